@@ -19,6 +19,16 @@ export const UPDATES = {
 /** Internal, at most once a minute: a running segment's figures, because a query cannot read heartbeats. */
 export const REPORT_PROGRESS = 'reportProgress';
 
+/** Search attributes and their Temporal types; runs work without them. */
+export const SEARCH_ATTRIBUTES = {
+  OrpoModel: 'KEYWORD',
+  OrpoDataset: 'KEYWORD',
+  OrpoPhase: 'KEYWORD',
+  OrpoEpoch: 'INT',
+  OrpoEvalLoss: 'DOUBLE',
+  OrpoRewardAcc: 'DOUBLE',
+} as const;
+
 /** Failure types for which another attempt cannot help. Equal to class names in errors.ts (test/layout.test.ts). */
 export const NON_RETRYABLE = [
   'ConfigInvalid',

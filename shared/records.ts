@@ -17,6 +17,10 @@ export interface ResolvedRun {
   output: string;
   /** sha256 of the resolved config without output, limits and ifExists: equal hashes mean the same run. */
   configHash: string;
+  /** sha256 of the data source. */
+  dataSha256: string;
+  /** Which checkpoints belong to this run; kept when an unfinished output is continued. */
+  lineage: string;
   warnings: string[];
   /** Set when this output holds a finished run of the same config and data: nothing is trained. */
   finished: RunResult | null;
@@ -96,6 +100,8 @@ export interface SegmentResult {
   stop: 'epoch' | 'done' | 'earlyStop' | 'paused' | 'stopped';
   resumedFrom: number | null;
   recomputedSteps: number;
+  /** How often this segment was taken up again from a checkpoint. */
+  resumes?: number;
   tokensPerSecond: number;
   worker: string;
   warnings: string[];
@@ -166,4 +172,6 @@ export interface RunResult {
   recomputedSteps: number;
   exact: boolean;
   artifacts: Record<string, string>;
+  /** True where an equal run stood in the output already and nothing was trained. */
+  alreadyFinished?: boolean;
 }

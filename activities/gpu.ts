@@ -1,0 +1,156 @@
+/**
+ * Activities of the GPU queue: build the model, train an epoch, evaluate. Only the trainer child that they start loads
+ * TensorFlow.
+ */
+import { ApplicationFailure, Context, cancellationDetails } from '@temporalio/activity';
+import { REPORT_PROGRESS } from '../shared/contract.ts';
+import { NoProgress, TrainerCrashed, TrainerStalled } from '../shared/errors.ts';
+import type {
+  CheckpointRef,
+  EvaluationResult,
+  ModelRef,
+  Progress,
+  ResolvedRun,
+  SegmentResult,
+  TokensRef,
+} from '../shared/records.ts';
+import { buildModel } from '../training/steps/build-model.ts';
+import type { GpuDeps } from './deps.ts';
+import { named } from './failures.ts';
+import { withHeartbeat } from './heartbeat.ts';
+import { runTrainer } from './trainer/supervise.ts';
+import type { TaskResults, TrainerProgress, TrainerTask } from './trainer/protocol.ts';
+import { failedWithoutProgress } from './trainer/budget.ts';
+
+const BUILD_DEADLINE_MS = 30 * 60_000;
+/** The trainer's own deadlines decide (shared/contract.ts); this only bounds silence between them. */
+const TRAIN_DEADLINE_MS = 35 * 60_000;
+const REPORT_EVERY_MS = 60_000;
+
+interface SegmentArgs {
+  run: ResolvedRun;
+  tokens: TokensRef;
+  model: ModelRef;
+  from: CheckpointRef | null;
+}
+
+export function createGpuActivities(deps: GpuDeps) {
+  return {
+    buildModel: ({ run, tokens }: { run: ResolvedRun; tokens: TokensRef }): Promise<ModelRef> =>
+      named(() =>
+        withHeartbeat(BUILD_DEADLINE_MS, (onProgress) =>
+          buildModel({
+            config: run.config,
+            tokens,
+            cacheDir: deps.cacheDir,
+            engine: deps.engine,
+            onProgress,
+            signal: Context.current().cancellationSignal,
+          }),
+        ),
+      ),
+
+    trainEpoch: ({ run, tokens, model, from }: SegmentArgs): Promise<SegmentResult> => {
+      const { info } = Context.current();
+      return supervised(deps, run, model, {
+        kind: 'segment',
+        input: {
+          config: run.config,
+          output: run.output,
+          configHash: run.configHash,
+          model,
+          tokens,
+          lineage: run.lineage,
+          from,
+          attemptToken: info.currentAttemptScheduledTimestampMs,
+          worker: deps.host,
+        },
+      });
+    },
+
+    evaluate: ({ run, tokens, model, from }: SegmentArgs & { from: CheckpointRef }): Promise<EvaluationResult | null> =>
+      supervised(deps, run, model, {
+        kind: 'evaluate',
+        input: { config: run.config, output: run.output, configHash: run.configHash, model, tokens, from },
+      }),
+  };
+}
+
+/** Runs a task in a trainer; its progress becomes heartbeats and, at most once a minute, the workflow's progress. */
+async function supervised<K extends TrainerTask['kind']>(
+  deps: GpuDeps,
+  run: ResolvedRun,
+  model: ModelRef,
+  task: Extract<TrainerTask, { kind: K }>,
+): Promise<TaskResults[K]> {
+  return named(async () => {
+    const report = createReporter(run, deps.host);
+    try {
+      const result = await withHeartbeat(TRAIN_DEADLINE_MS, (beat) =>
+        runTrainer<K>(task, {
+          env: trainerEnv(deps, model),
+          stop: Context.current().cancellationSignal,
+          onProgress: (progress) => {
+            beat(progress);
+            report(progress);
+          },
+        }),
+      );
+      throwUnlessAsked(result);
+      return result;
+    } catch (error) {
+      if (error instanceof TrainerCrashed || error instanceof TrainerStalled) await spendBudget(run, task.kind, error);
+      throw error;
+    }
+  });
+}
+
+/** A trainer that stopped early because the worker shuts down, or the activity was paused or reset from outside, hands
+ *  over to the next attempt; only the workflow's own cancellation is a result. */
+function throwUnlessAsked(result: unknown): void {
+  const details = cancellationDetails();
+  if (!details || details.cancelRequested) return;
+  const stopped = typeof result === 'object' && result !== null && 'stop' in result && result.stop === 'paused';
+  if (!stopped) return;
+  throw ApplicationFailure.create({
+    message: 'the worker stops; the run goes on from the checkpoint just written',
+    type: 'Preempted',
+    nextRetryDelay: '1s',
+  });
+}
+
+async function spendBudget(run: ResolvedRun, kind: string, cause: Error): Promise<void> {
+  const allowed = run.config.limits.noProgressAttempts;
+  const failures = await failedWithoutProgress(run.output, kind);
+  if (failures < allowed) return;
+  throw new NoProgress(
+    `training: ${failures} attempts in a row ended without a new checkpoint (limits.noProgressAttempts is ${allowed}); the last one: ${cause.message}`,
+    { cause },
+  );
+}
+
+function trainerEnv(deps: GpuDeps, model: ModelRef): Record<string, string> {
+  const threads = String(model.engine.threads);
+  return { ...deps.trainerEnv, TF_NUM_INTRAOP_THREADS: threads, OMP_NUM_THREADS: threads, TF_NUM_INTEROP_THREADS: '1' };
+}
+
+/** Signals a run's figures to its workflow, since a query cannot read heartbeats. */
+function createReporter(run: ResolvedRun, worker: string): (progress: TrainerProgress) => void {
+  const { info, client } = Context.current();
+  const handle = client.workflow.getHandle(info.workflowExecution?.workflowId ?? '', info.workflowExecution?.runId);
+  let last = Date.now() - REPORT_EVERY_MS + 5_000;
+  return (progress) => {
+    if (Date.now() - last < REPORT_EVERY_MS) return;
+    last = Date.now();
+    // A lost report is made good by the next one, and by the segment's result.
+    handle.signal(REPORT_PROGRESS, figuresOf(run, worker, progress)).catch(() => {});
+  };
+}
+
+function figuresOf(run: ResolvedRun, worker: string, progress: TrainerProgress): Partial<Progress> {
+  const figures: Partial<Progress> = { worker, epochs: run.config.training.epochs };
+  for (const key of ['epoch', 'step', 'totalSteps', 'loss', 'tokensPerSecond', 'etaSeconds', 'checkpoint'] as const) {
+    if (progress[key] !== undefined) Object.assign(figures, { [key]: progress[key] });
+  }
+  return figures;
+}
