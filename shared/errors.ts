@@ -33,6 +33,8 @@ export class TrainerCrashed extends OrpoError {}
 export class TrainerStalled extends OrpoError {}
 /** Retryable: the worker shuts down; the run goes on elsewhere from the checkpoint just written. */
 export class Preempted extends OrpoError {}
+/** Retryable: a newer attempt has taken over this run's checkpoints; this one writes nothing more. */
+export class AttemptSuperseded extends OrpoError {}
 
 // What the machine lacks. Exit code 3.
 export class DiskFull extends OrpoError {}

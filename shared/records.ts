@@ -91,10 +91,11 @@ export type MetricRow = Record<string, number>;
 /** Result of one training segment (one epoch, or less when paused or stopped). */
 export interface SegmentResult {
   checkpoint: CheckpointRef;
+  /** Epochs finished. */
   epoch: number;
   step: number;
   totalSteps: number;
-  /** Epoch means under TRL's train names, and `eval_*` of the validation split at the epoch's end. */
+  /** Epoch means under TRL's names prefixed `train_`, and `eval_*` of the validation split at the epoch's end. */
   train: MetricRow;
   eval: MetricRow | null;
   stop: 'epoch' | 'done' | 'earlyStop' | 'paused' | 'stopped';
@@ -102,6 +103,10 @@ export interface SegmentResult {
   recomputedSteps: number;
   /** How often this segment was taken up again from a checkpoint. */
   resumes?: number;
+  /** Checkpoint of the best validation metric so far. */
+  best?: CheckpointRef | null;
+  /** False where a resume cannot promise the bits of an undisturbed run; `warnings` say why. */
+  exact?: boolean;
   tokensPerSecond: number;
   worker: string;
   warnings: string[];
