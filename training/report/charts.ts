@@ -1,22 +1,15 @@
 /**
  * Metric rows -> Vega-Lite specs: one chart a metric, over steps and over epochs, train and held-out.
  * The names are TRL's (trl/experimental/orpo/orpo_trainer.py, `get_batch_loss_metrics`). Pure: rows in, spec out. What is
- * drawn raw is a value of a row; thinning and smoothing are named in the chart itself.
+ * drawn raw is a value of a row; thinning and smoothing are named in the chart itself. A null in a row is a gap.
  */
 import type { TopLevelSpec } from 'vega-lite';
 import { layersOver, legend, sentence } from './layers.ts';
 import type { Axis, Layer, LegendEntry } from './layers.ts';
+import type { LogRow } from './metrics.ts';
 import { curve, movingAverage, paddedRange, sample, smoothingWindow, thin } from './series.ts';
 import type { Point } from './series.ts';
 import { CHART_CONFIG } from './theme.ts';
-
-/** A row of metrics.jsonl. Anything but a finite number under a metric's name (null, NaN) is a gap. */
-export interface ChartRow {
-  type: 'step' | 'epoch';
-  step: number;
-  epoch: number;
-  [name: string]: unknown;
-}
 
 export interface ChartMetric {
   /** TRL's name, as in a step row; epoch rows carry it as `train_<name>` and `eval_<name>`. */
@@ -90,7 +83,7 @@ const HEIGHT = 250;
 const HELD_OUT_ENTRY: LegendEntry = { label: 'held-out', series: 'held-out', strokeWidth: 2, point: true };
 
 /** One metric, its step view and epoch view beside each other. */
-export function chartSpec(rows: readonly ChartRow[], metric: ChartMetric): TopLevelSpec {
+export function chartSpec(rows: readonly LogRow[], metric: ChartMetric): TopLevelSpec {
   return topLevel({
     title: { text: metric.name, subtitle: metric.meaning },
     hconcat: [stepView(rows, metric, 500), epochView(rows, metric, 240)],
@@ -98,12 +91,12 @@ export function chartSpec(rows: readonly ChartRow[], metric: ChartMetric): TopLe
 }
 
 /** The step view alone, for narrow pages. */
-export function stepChart(rows: readonly ChartRow[], metric: ChartMetric): TopLevelSpec {
+export function stepChart(rows: readonly LogRow[], metric: ChartMetric): TopLevelSpec {
   return topLevel(stepView(rows, metric, 380));
 }
 
 /** The epoch view alone. */
-export function epochChart(rows: readonly ChartRow[], metric: ChartMetric): TopLevelSpec {
+export function epochChart(rows: readonly LogRow[], metric: ChartMetric): TopLevelSpec {
   return topLevel(epochView(rows, metric, 380));
 }
 
@@ -113,7 +106,7 @@ function topLevel(spec: Layer): TopLevelSpec {
 }
 
 /** Train of every step (thin) and smoothed (thick); held-out at the ends of epochs (dashed, diamonds). */
-function stepView(rows: readonly ChartRow[], metric: ChartMetric, width: number): Layer {
+function stepView(rows: readonly LogRow[], metric: ChartMetric, width: number): Layer {
   const epochs = rows.filter((row) => row.type === 'epoch');
   const raw = curve(
     rows.filter((row) => row.type === 'step'),
@@ -153,7 +146,7 @@ function stepView(rows: readonly ChartRow[], metric: ChartMetric, width: number)
 }
 
 /** Train means and held-out values, a point an epoch. */
-function epochView(rows: readonly ChartRow[], metric: ChartMetric, width: number): Layer {
+function epochView(rows: readonly LogRow[], metric: ChartMetric, width: number): Layer {
   const epochs = rows.filter((row) => row.type === 'epoch');
   const train = curve(epochs, `train_${metric.name}`, 'epoch');
   const heldOut = curve(epochs, `eval_${metric.name}`, 'epoch');
@@ -176,7 +169,7 @@ function epochView(rows: readonly ChartRow[], metric: ChartMetric, width: number
 }
 
 /** Epochs whose ends are marked: all of them, or evenly chosen ones where there are many. */
-function markedEpochs(epochs: readonly ChartRow[]): ChartRow[] {
+function markedEpochs(epochs: readonly LogRow[]): LogRow[] {
   const ended = epochs.filter((row) => row.epoch > 0);
   const stride = Math.ceil(ended.length / MAX_EPOCH_MARKS);
   return ended.filter((_, i) => (i + 1) % stride === 0);
