@@ -32,7 +32,11 @@ function figure(value: number | null, digits = 4): string {
 
 function duration(seconds: number): string {
   const minutes = Math.round(seconds / 60);
-  return minutes < 1 ? `${Math.round(seconds)} s` : minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  return minutes < 1
+    ? `${Math.round(seconds)} s`
+    : minutes < 60
+      ? `${minutes} min`
+      : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 function escape(text: string): string {

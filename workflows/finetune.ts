@@ -16,6 +16,7 @@ import {
   upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow';
+import type { RetryPolicy } from '@temporalio/common';
 import type { createCpuActivities } from '../activities/cpu.ts';
 import type { createGpuActivities } from '../activities/gpu.ts';
 import { CPU_QUEUE, GPU_QUEUE, NON_RETRYABLE } from '../shared/contract.ts';
@@ -42,12 +43,12 @@ import {
 } from './messages.ts';
 import { searchAttributesOf } from './search-attributes.ts';
 
-const retry = {
+const retry: RetryPolicy = {
   initialInterval: '1s',
   backoffCoefficient: 2,
   maximumInterval: '10s',
   nonRetryableErrorTypes: [...NON_RETRYABLE],
-} as const;
+};
 
 const resolving = proxyActivities<ReturnType<typeof createCpuActivities>>({
   taskQueue: CPU_QUEUE,
@@ -115,10 +116,16 @@ export async function orpoFineTune(input: unknown): Promise<RunResult> {
 
   const segments = await trainEpochs({ run, tokens, model, gpu, control, progress, enter });
   const last = segments.at(-1);
-  if (!last) throw ApplicationFailure.nonRetryable('training: stopped before its first step; nothing to save', 'NoProgress');
+  if (!last)
+    throw ApplicationFailure.nonRetryable('training: stopped before its first step; nothing to save', 'NoProgress');
 
   enter('evaluating');
-  const evaluation = await gpu('held-out pairs, before and after').evaluate({ run, tokens, model, from: last.checkpoint });
+  const evaluation = await gpu('held-out pairs, before and after').evaluate({
+    run,
+    tokens,
+    model,
+    from: last.checkpoint,
+  });
 
   enter('plotting');
   await cpu.plot({ run });
@@ -166,7 +173,10 @@ async function trainEpochs(training: Training): Promise<SegmentResult[]> {
 }
 
 /** A segment in its own scope, so that `pause` and `stop` end it (after a checkpoint) without ending the run. */
-async function trainSegment({ run, tokens, model, gpu, control, progress }: Training, from: CheckpointRef | null): Promise<SegmentResult> {
+async function trainSegment(
+  { run, tokens, model, gpu, control, progress }: Training,
+  from: CheckpointRef | null,
+): Promise<SegmentResult> {
   const summary = `epoch ${Math.min(progress.epoch + 1, progress.epochs)}/${progress.epochs}`;
   const scope = new CancellationScope();
   control.segment = scope;
@@ -208,7 +218,11 @@ function handleMessages(control: Control, progress: Progress, refresh: () => voi
   };
   const isOver = (): boolean => ['evaluating', 'plotting', 'saving', 'done'].includes(progress.phase);
   const refuseWhenOver = (): void => {
-    if (isOver()) throw ApplicationFailure.nonRetryable(`training is over (phase ${progress.phase}); nothing to pause or stop`, 'TooLate');
+    if (isOver())
+      throw ApplicationFailure.nonRetryable(
+        `training is over (phase ${progress.phase}); nothing to pause or stop`,
+        'TooLate',
+      );
   };
   setHandler(pauseUpdate, () => end('pause'), { validator: refuseWhenOver });
   setHandler(stopUpdate, () => end('stop'), { validator: refuseWhenOver });
@@ -220,7 +234,8 @@ function handleMessages(control: Control, progress: Progress, refresh: () => voi
     },
     {
       validator: () => {
-        if (control.want !== 'pause') throw ApplicationFailure.nonRetryable(`not paused (phase ${progress.phase})`, 'NotPaused');
+        if (control.want !== 'pause')
+          throw ApplicationFailure.nonRetryable(`not paused (phase ${progress.phase})`, 'NotPaused');
       },
     },
   );
@@ -278,4 +293,3 @@ function initialProgress(): Progress {
     warnings: [],
   };
 }
-

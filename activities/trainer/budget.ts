@@ -24,7 +24,10 @@ export async function failedWithoutProgress(output: string, kind: string): Promi
 
 async function checkpointNames(output: string): Promise<string> {
   const names = await readdir(join(output, 'checkpoints'), { recursive: true }).catch(() => []);
-  return names.filter((name) => name.endsWith('manifest.json')).sort().join(' ');
+  return names
+    .filter((name) => name.endsWith('manifest.json'))
+    .sort()
+    .join(' ');
 }
 
 async function readBudget(path: string): Promise<Budget | null> {

@@ -21,6 +21,7 @@ export interface TrainerProgress {
   totalSteps?: number;
   loss?: number;
   tokensPerSecond?: number;
+  etaSeconds?: number;
   checkpoint?: { uri: string; step: number; sha256: string };
   /** Pairs done of a split while evaluating. */
   done?: number;

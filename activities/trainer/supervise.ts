@@ -110,7 +110,9 @@ function createWatchdog(child: ChildProcess, deadlinesMs: Record<TrainerPhase, n
   let ceiling: NodeJS.Timeout | undefined;
   let stall: errors.TrainerStalled | null = null;
   const kill = (why: string): void => {
-    stall = new errors.TrainerStalled(`trainer: ${why}; it was killed and will be started again from the newest checkpoint`);
+    stall = new errors.TrainerStalled(
+      `trainer: ${why}; it was killed and will be started again from the newest checkpoint`,
+    );
     child.kill('SIGKILL');
   };
   const arm = (): void => {
