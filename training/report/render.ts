@@ -53,9 +53,10 @@ export function renderPng(svg: string): Buffer {
   return image.render().asPng();
 }
 
-function fontFiles(): string[] {
+/** Paths of the fonts that PNGs are drawn with. @param resolve - how a package's file is found */
+export function fontFiles(resolve: (file: string) => string = require.resolve): string[] {
   try {
-    return FONT_FILES.map((file) => require.resolve(`dejavu-fonts-ttf/ttf/${file}`));
+    return FONT_FILES.map((file) => resolve(`dejavu-fonts-ttf/ttf/${file}`));
   } catch (cause) {
     throw new EnvironmentIncomplete(
       'plots: the font package "dejavu-fonts-ttf" is not installed, so a PNG would have no text; run `npm ci`',
