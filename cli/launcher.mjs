@@ -12,8 +12,8 @@ import { clearInterval, setInterval } from 'node:timers';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 /** What `npm ci` fetches and what it becomes, measured with the lockfile of this version. */
-const INSTALL_SIZE = 'about 170 MB to download, 730 MB on disk';
-const INSTALL_DISK_BYTES = 900e6;
+const INSTALL_SIZE = 'about 260 MB to download, 720 MB on disk';
+const INSTALL_DISK_BYTES = 1000e6;
 /** A lock not touched for this long belongs to a process that is gone. */
 const LOCK_STALE_MS = 60_000;
 
@@ -154,21 +154,22 @@ function run(command, args) {
 }
 
 function explainNpmFailure(code, output) {
-  const tail = output
+  // npm puts the cause first and its usage after it.
+  const lines = output
     .split('\n')
-    .filter((line) => line.trim() !== '')
-    .slice(-8)
+    .filter((line) => line.startsWith('npm error') && !/^npm error\s*$|complete log/.test(line))
+    .slice(0, 8)
     .map((line) => `  ${line}`)
     .join('\n');
   const cause = npmCause(output);
-  return `orpo: npm ci failed (exit code ${code}). ${cause}\n${tail}`;
+  return `orpo: npm ci failed (exit code ${code}). ${cause}\n${lines}`;
 }
 
 function npmCause(output) {
   if (/ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ERR_SOCKET_TIMEOUT|ENETUNREACH/.test(output)) {
     return 'The npm registry could not be reached: check the network, `npm config get registry` and proxy settings, then run this again.';
   }
-  if (/ENOSPC/.test(output)) return 'The disk is full: free some space (about 900 MB), then run this again.';
+  if (/ENOSPC/.test(output)) return 'The disk is full: free some space (about 1 GB), then run this again.';
   if (/EACCES|EPERM|EROFS/.test(output))
     return `No permission to write: make ${root} writable for you, then run this again.`;
   if (/EUSAGE|in sync/.test(output)) {
