@@ -6,7 +6,9 @@
  */
 import { open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';
-import { DiskFull, ModelInvalid, ModelNotFound } from '../../shared/errors.ts';
+import { basename, dirname, join } from 'node:path';
+import { ModelInvalid, ModelNotFound } from '../../shared/errors.ts';
+import { diskFullOr, syncFolder, TEMPORARY_PREFIX } from './atomic.ts';
 import { bf16ToF32, f16ToF32 } from './float16.ts';
 import {
   broken,
@@ -167,17 +169,16 @@ export async function writeSafetensors(
   const ordered = [...tensors].sort(
     (a, b) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype] || byCodePoint(a.name, b.name),
   );
-  const temporary = `${path}.${process.pid}-${randomBytes(4).toString('hex')}.tmp`;
+  const folder = dirname(path);
+  const temporary = join(folder, `${TEMPORARY_PREFIX}${basename(path)}-${randomBytes(6).toString('hex')}`);
   try {
     const size = await writeTo(temporary, ordered, metadata);
     await rename(temporary, path);
+    await syncFolder(folder);
     return size;
-  } catch (cause) {
+  } catch (error) {
     await rm(temporary, { force: true });
-    if (codeOf(cause) === 'ENOSPC' || codeOf(cause) === 'EDQUOT') {
-      throw new DiskFull(`${path}: the disk is full; nothing was left there. Free some space and try again`, { cause });
-    }
-    throw cause;
+    throw diskFullOr(error, path);
   }
 }
 

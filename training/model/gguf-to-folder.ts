@@ -4,9 +4,10 @@
  * query and key projections permuted, so that rotary pairs are neighbours (convert_hf_to_gguf.py, LlamaModel.permute);
  * they are put back.
  */
-import { mkdir, open } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ModelInvalid } from '../../shared/errors.ts';
+import { writeFileSynced } from '../checkpoint/atomic.ts';
 import { writeSafetensors, type TensorSource } from '../checkpoint/safetensors.ts';
 import { openGguf, type GgufFile } from './gguf.ts';
 import { tokenizerFromGguf, type GgufTokenizer } from './gguf-tokenizer.ts';
@@ -230,11 +231,5 @@ function quantisationOf(gguf: GgufFile): string {
 }
 
 async function writeJson(path: string, value: unknown): Promise<void> {
-  const file = await open(path, 'wx');
-  try {
-    await file.writeFile(`${JSON.stringify(value, null, 2)}\n`);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+  await writeFileSynced(path, `${JSON.stringify(value, null, 2)}\n`);
 }
