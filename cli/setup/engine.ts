@@ -25,6 +25,9 @@ import type { Manifest } from './engine-manifest.ts';
 import { libraryFolders, libraryName } from './engine-packages.ts';
 import { installPrebuilt, PREBUILT_LIBRARY, prebuiltFolder } from './engine-prebuilt.ts';
 
+/** The library whose hash stands for the engine: all kernels are in it. */
+const MAIN_LIBRARY = 'libtensorflow_cc.so.2';
+
 export interface Engine {
   /** `tensorflow-cpu 2.21.0`, or `libtensorflow 2.9.1 (prebuilt)`. */
   library: string;
@@ -107,7 +110,7 @@ function describeEngine(
 ): Engine {
   return {
     library: library.name,
-    librarySha256: library.files[0]?.sha256 ?? '',
+    librarySha256: library.files.find(({ path }) => path.endsWith(MAIN_LIBRARY))?.sha256 ?? '',
     device,
     binding: join(bindingFolder, BINDING_NAME),
     bindingSha256: binding.files[0]?.sha256 ?? '',

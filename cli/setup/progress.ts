@@ -7,7 +7,7 @@ import { formatBytes } from './cache.ts';
 const LINE_EVERY_MS = 5_000;
 
 export interface Meter {
-  update(doneBytes: number, totalBytes: number | null): void;
+  update(doneBytes: number, totalBytes: number | null, phase?: string): void;
   stop(): void;
 }
 
@@ -18,7 +18,7 @@ export function startMeter(label: string, stream: NodeJS.WriteStream = process.s
 
 function barMeter(label: string, stream: NodeJS.WriteStream): Meter {
   const bar = new SingleBar({
-    format: `  ${label} {bar} {percentage}%  {done} of {total_}`,
+    format: `  {phase} ${label} {bar} {percentage}%  {done} of {all}`,
     stream,
     barsize: 30,
     barCompleteChar: '█',
@@ -28,12 +28,13 @@ function barMeter(label: string, stream: NodeJS.WriteStream): Meter {
   });
   let started = false;
   return {
-    update: (doneBytes, totalBytes) => {
+    update: (doneBytes, totalBytes, phase = 'downloading') => {
       if (totalBytes === null) return;
-      const shown = { done: formatBytes(doneBytes), total_: formatBytes(totalBytes) };
-      if (!started) bar.start(totalBytes, Math.min(doneBytes, totalBytes), shown);
-      else bar.update(Math.min(doneBytes, totalBytes), shown);
+      const shown = { done: formatBytes(doneBytes), all: formatBytes(totalBytes), phase };
+      if (!started) bar.start(totalBytes, 0, shown);
       started = true;
+      bar.setTotal(totalBytes);
+      bar.update(Math.min(doneBytes, totalBytes), shown);
     },
     stop: () => {
       if (started) bar.stop();
@@ -44,11 +45,11 @@ function barMeter(label: string, stream: NodeJS.WriteStream): Meter {
 function lineMeter(label: string, stream: NodeJS.WriteStream): Meter {
   let nextAt = Date.now() + LINE_EVERY_MS;
   return {
-    update: (doneBytes, totalBytes) => {
+    update: (doneBytes, totalBytes, phase = 'downloading') => {
       if (Date.now() < nextAt) return;
       nextAt = Date.now() + LINE_EVERY_MS;
       const of = totalBytes === null ? '' : ` of ${formatBytes(totalBytes)}`;
-      stream.write(`  ${label} ${formatBytes(doneBytes)}${of}\n`);
+      stream.write(`  ${phase} ${label}: ${formatBytes(doneBytes)}${of}\n`);
     },
     stop: () => {},
   };

