@@ -5,7 +5,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { RunConfig } from '../shared/config.ts';
 import type { MetricRow } from '../shared/records.ts';
-import type { EncodedPair } from './data/encoded.ts';
+import type { EncodedPair, EncodedSequence } from './data/encoded.ts';
 import { metricsOf } from './orpo.ts';
 import { prefixed } from './report/metrics.ts';
 import type { PairScores, TrainStep } from './step/index.ts';
@@ -40,4 +40,18 @@ export async function evaluateSplit(
     await nextTurn();
   }
   return { scores, metrics: prefixed('eval_', metricsOf(scores, orpo)) };
+}
+
+/** Accuracy of always preferring the answer of fewer tokens (end token counted): what a model may gain by brevity alone.
+ *  Two answers of one length count as half a win, as a coin toss would. @returns NaN without pairs */
+export function shorterWins(pairs: readonly EncodedPair[]): number {
+  const wins = pairs.map(({ chosen, rejected }) => {
+    const difference = answerLength(rejected) - answerLength(chosen);
+    return difference > 0 ? 1 : difference === 0 ? 0.5 : 0;
+  });
+  return wins.reduce<number>((sum, win) => sum + win, 0) / wins.length;
+}
+
+function answerLength({ ids, promptLength }: EncodedSequence): number {
+  return ids.length - promptLength;
 }

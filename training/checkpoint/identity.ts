@@ -58,7 +58,8 @@ export function inexactBecause(before: EngineFingerprint, now: EngineFingerprint
   return reasons;
 }
 
-function hashPairs(pairs: readonly EncodedPair[]): string {
+/** sha256 over rows, ids and prompt lengths. */
+export function hashPairs(pairs: readonly EncodedPair[]): string {
   const hash = createHash('sha256');
   const add = ({ ids, promptLength }: EncodedSequence): void => {
     hash.update(`${promptLength} ${ids.join(' ')}\n`);

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import type { TrainerPhase } from '../../shared/contract.ts';
 import { DatasetInvalid } from '../../shared/errors.ts';
 import type { ArtifactRef, CheckpointRef, SegmentResult } from '../../shared/records.ts';
 import {
@@ -39,6 +40,8 @@ export interface Segment {
   identity: RunIdentity;
   engine: TrainStep;
   log: SegmentLog;
+  /** What it does now. */
+  phase: TrainerPhase;
   /** Epoch to finish, from 0. */
   epoch: number;
   totalSteps: number;
@@ -90,6 +93,7 @@ export async function prepareSegment(
   await log.timing({ event: 'start', step: position.step, seconds: (deps.nowMs() - startedMs) / 1000 });
   const segment: PreparedSegment = {
     ...{ input, hooks, deps, pairs, held, identity, log, adoption, ...progress },
+    phase: 'load',
     epoch: adoption.epoch,
     over: checkpoint?.meta.over ?? null,
     saved: { ref: checkpoint?.ref ?? null, step: position.step, atMs: deps.nowMs() },
@@ -101,7 +105,7 @@ export async function prepareSegment(
 
 /** Loads the engine at the adopted checkpoint's weights. */
 export async function startEngine(segment: PreparedSegment): Promise<Segment> {
-  const { input, adoption, deps, hooks } = segment;
+  const { input, adoption, deps } = segment;
   const { config, model } = input;
   const engine = await deps.createStep({
     baseFolder: model.folder,
@@ -111,7 +115,7 @@ export async function startEngine(segment: PreparedSegment): Promise<Segment> {
     maxGradNorm: config.training.maxGradNorm,
     seed: config.training.seed,
     microBatch: model.engine.microBatch,
-    onProgress: () => hooks.onProgress({ phase: 'load' }),
+    onProgress: () => report(segment, { phase: segment.phase }),
   });
   if (adoption.checkpoint) await engine.writeState(adoption.checkpoint.state);
   segment.steppedAtMs = deps.nowMs();
@@ -121,6 +125,7 @@ export async function startEngine(segment: PreparedSegment): Promise<Segment> {
 
 /** Hands figures on, with the position filled in. */
 export function report(segment: PreparedSegment, progress: SegmentProgress): void {
+  segment.phase = progress.phase;
   const { position, totalSteps, saved, hooks } = segment;
   const checkpoint = saved.ref ? { checkpoint: saved.ref } : {};
   hooks.onProgress({ epoch: position.epoch, step: position.step, totalSteps, ...checkpoint, ...progress });

@@ -137,6 +137,7 @@ async function evaluateBase(segment: Segment): Promise<boolean> {
 
 async function trainToEpochEnd(segment: Segment): Promise<void> {
   const { input, engine, pairs, hooks } = segment;
+  report(segment, { phase: 'step' });
   await trainEpoch(engine, pairs, segment.position, input.config.training, {
     onStep: (report) => afterStep(segment, report),
     shouldStop: () => isAskedToStop(segment),
