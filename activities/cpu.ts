@@ -41,11 +41,14 @@ export function createCpuActivities(deps: ActivityDeps) {
       }),
 
     loadAndSplit: ({ run }: { run: ResolvedRun }): Promise<DatasetRef> =>
-      step((onProgress, signal) => loadAndSplit({ config: run.config, output: run.output, onProgress, signal })),
+      step((beat, signal) =>
+        loadAndSplit({ config: run.config, output: run.output, onProgress: counted('rows', beat), signal }),
+      ),
 
     tokenize: ({ run, dataset }: { run: ResolvedRun; dataset: DatasetRef }): Promise<TokensRef> =>
-      step(async (onProgress, signal) => {
-        const base = await resolveBase(run.config.model, { cacheDir: deps.cacheDir, onProgress, signal });
+      step(async (beat, signal) => {
+        const base = await resolveBase(run.config.model, { cacheDir: deps.cacheDir, onProgress: beat, signal });
+        const onProgress = counted('pairs', beat);
         const { config, output } = run;
         return tokenizeSplits({ config, output, dataset, modelFolder: base.folder, onProgress, signal });
       }),
@@ -63,8 +66,14 @@ export function createCpuActivities(deps: ActivityDeps) {
   };
 }
 
+type Beat = (figures?: object) => void;
+
+function counted(what: string, beat: Beat): (done: number, total: number) => void {
+  return (done, total) => beat({ what, done, total });
+}
+
 /** A step with heartbeats, the worker's cancellation, and named failures. */
-function step<T>(body: (onProgress: (figures?: object) => void, signal: AbortSignal) => Promise<T>): Promise<T> {
+function step<T>(body: (beat: Beat, signal: AbortSignal) => Promise<T>): Promise<T> {
   const signal = Context.current().cancellationSignal;
-  return named(() => withHeartbeat(DEADLINE_MS, (onProgress) => body(onProgress, signal)));
+  return named(() => withHeartbeat(DEADLINE_MS, (beat) => body(beat, signal)));
 }

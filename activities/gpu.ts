@@ -2,9 +2,9 @@
  * Activities of the GPU queue: build the model, train an epoch, evaluate. Only the trainer child that they start loads
  * TensorFlow.
  */
-import { ApplicationFailure, Context, cancellationDetails } from '@temporalio/activity';
+import { ApplicationFailure, CancelledFailure, Context, cancellationDetails } from '@temporalio/activity';
 import { REPORT_PROGRESS } from '../shared/contract.ts';
-import { NoProgress, TrainerCrashed, TrainerStalled } from '../shared/errors.ts';
+import { NoProgress, Preempted, TrainerCrashed, TrainerStalled } from '../shared/errors.ts';
 import type {
   CheckpointRef,
   EvaluationResult,
@@ -19,7 +19,8 @@ import type { GpuDeps } from './deps.ts';
 import { named } from './failures.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { runTrainer } from './trainer/supervise.ts';
-import type { TaskResults, TrainerProgress, TrainerTask } from './trainer/protocol.ts';
+import type { SegmentProgress } from '../training/steps/train-segment.ts';
+import type { TaskResults, TrainerTask } from './trainer/protocol.ts';
 import { failedWithoutProgress } from './trainer/budget.ts';
 
 const BUILD_DEADLINE_MS = 30 * 60_000;
@@ -86,37 +87,30 @@ async function supervised<K extends TrainerTask['kind']>(
   return named(async () => {
     const report = createReporter(run, deps.host);
     try {
-      const result = await withHeartbeat(TRAIN_DEADLINE_MS, (beat) =>
+      return await withHeartbeat(TRAIN_DEADLINE_MS, (beat) =>
         runTrainer<K>(task, {
           env: trainerEnv(deps, model),
           stop: Context.current().cancellationSignal,
+          // Only the workflow's own cancellation has a result; a native pause or reset, or a worker that shuts down, does not.
+          stopReason: () => (cancellationDetails()?.cancelRequested ? 'pause' : 'handOver'),
           onProgress: (progress) => {
             beat(progress);
             report(progress);
           },
         }),
       );
-      throwUnlessAsked(result);
-      return result;
     } catch (error) {
+      if (error instanceof Preempted) throw handOver(error);
       if (error instanceof TrainerCrashed || error instanceof TrainerStalled) await spendBudget(run, task.kind, error);
       throw error;
     }
   });
 }
 
-/** A trainer that stopped early because the worker shuts down, or the activity was paused or reset from outside, hands
- *  over to the next attempt; only the workflow's own cancellation is a result. */
-function throwUnlessAsked(result: unknown): void {
-  const details = cancellationDetails();
-  if (!details || details.cancelRequested) return;
-  const stopped = typeof result === 'object' && result !== null && 'stop' in result && result.stop === 'paused';
-  if (!stopped) return;
-  throw ApplicationFailure.create({
-    message: 'the worker stops; the run goes on from the checkpoint just written',
-    type: 'Preempted',
-    nextRetryDelay: '1s',
-  });
+/** What was begun goes on in the next attempt; where the run itself was canceled, there is none. */
+function handOver(error: Preempted): Error {
+  if (cancellationDetails()?.cancelRequested) return new CancelledFailure('the run was canceled');
+  return ApplicationFailure.create({ message: error.message, type: error.name, nextRetryDelay: '1s', cause: error });
 }
 
 async function spendBudget(run: ResolvedRun, kind: string, cause: Error): Promise<void> {
@@ -135,7 +129,7 @@ function trainerEnv(deps: GpuDeps, model: ModelRef): Record<string, string> {
 }
 
 /** Signals a run's figures to its workflow, since a query cannot read heartbeats. */
-function createReporter(run: ResolvedRun, worker: string): (progress: TrainerProgress) => void {
+function createReporter(run: ResolvedRun, worker: string): (progress: SegmentProgress) => void {
   const { info, client } = Context.current();
   const handle = client.workflow.getHandle(info.workflowExecution?.workflowId ?? '', info.workflowExecution?.runId);
   let last = Date.now() - REPORT_EVERY_MS + 5_000;
@@ -147,7 +141,7 @@ function createReporter(run: ResolvedRun, worker: string): (progress: TrainerPro
   };
 }
 
-function figuresOf(run: ResolvedRun, worker: string, progress: TrainerProgress): Partial<Progress> {
+function figuresOf(run: ResolvedRun, worker: string, progress: SegmentProgress): Partial<Progress> {
   const figures: Partial<Progress> = { worker, epochs: run.config.training.epochs };
   for (const key of ['epoch', 'step', 'totalSteps', 'loss', 'tokensPerSecond', 'etaSeconds', 'checkpoint'] as const) {
     if (progress[key] !== undefined) Object.assign(figures, { [key]: progress[key] });

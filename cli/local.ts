@@ -14,9 +14,8 @@ import { plotRun } from '../training/steps/plot.ts';
 import { processRuns, resolveRun } from '../training/steps/resolve-run.ts';
 import { saveRun } from '../training/steps/save.ts';
 import { tokenizeSplits } from '../training/steps/tokenize.ts';
-import { trainSegment } from '../training/steps/train-segment.ts';
+import { trainSegment, type SegmentProgress } from '../training/steps/train-segment.ts';
 import type { ResolvedRun, RunResult, SegmentResult } from '../shared/records.ts';
-import type { TrainerProgress } from '../activities/trainer/protocol.ts';
 import { readConfigFile } from './config-file.ts';
 import { EXIT, say, sayJson } from './output.ts';
 import { prepareEngine } from './prepare.ts';
@@ -97,7 +96,7 @@ async function runSteps(run: ResolvedRun): Promise<RunResult | null> {
 
 let shownStep = -1;
 
-function showProgress({ phase, epoch, step, totalSteps, loss, tokensPerSecond }: TrainerProgress): void {
+function showProgress({ phase, epoch, step, totalSteps, loss, tokensPerSecond }: SegmentProgress): void {
   if (phase !== 'step' || step === undefined || step === shownStep) return;
   shownStep = step;
   const figures = [

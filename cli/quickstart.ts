@@ -6,13 +6,11 @@ import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { resolveBase } from '../training/hub/resolve.ts';
 import { withClient } from './connection.ts';
 import { readConfigFile } from './config-file.ts';
 import { homeFolder, serverFiles } from './dev.ts';
 import { EXIT, say } from './output.ts';
-import { prepareEngine, prepareTemporal, showDownload } from './prepare.ts';
-import { cacheRoot } from './setup/cache.ts';
+import { prepareBase, prepareEngine, prepareTemporal } from './prepare.ts';
 import { startStack } from './stack.ts';
 import { followToEnd, start } from './train.ts';
 
@@ -29,11 +27,7 @@ export async function quickstart(options: QuickstartOptions): Promise<number> {
   const { input, config } = await readConfigFile(CONFIG, { ifExists: 'new', output: join(home, 'runs', 'quickstart') });
   await prepareEngine('auto');
   const cli = await prepareTemporal();
-  const base = await resolveBase(config.model, {
-    cacheDir: cacheRoot(process.env),
-    log: say,
-    onProgress: showDownload,
-  });
+  const base = await prepareBase(config.model);
   say(`base model: ${base.source}`);
 
   const files = serverFiles(home);

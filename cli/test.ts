@@ -6,10 +6,8 @@ import { readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { resolveBase } from '../training/hub/resolve.ts';
 import { EXIT, say } from './output.ts';
-import { prepareEngine, prepareTemporal, showDownload } from './prepare.ts';
-import { cacheRoot } from './setup/cache.ts';
+import { prepareBase, prepareEngine, prepareTemporal } from './prepare.ts';
 import { withoutTemporal } from './server.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -26,11 +24,7 @@ interface VitestReport {
 export async function test(filters: string[]): Promise<number> {
   await prepareEngine('auto');
   const temporal = await prepareTemporal();
-  const base = await resolveBase('smollm2-135m-instruct', {
-    cacheDir: cacheRoot(process.env),
-    log: say,
-    onProgress: showDownload,
-  });
+  const base = await prepareBase('smollm2-135m-instruct');
   const report = join(tmpdir(), `orpo-test-${process.pid}.json`);
   const code = await vitest(
     ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`, ...filters],

@@ -4,16 +4,17 @@
  * parent is gone it ends at once.
  */
 import { evaluateRun } from '../../training/steps/evaluate.ts';
-import { trainSegment } from '../../training/steps/train-segment.ts';
-import type { FromTrainer, ToTrainer, TrainerProgress, TrainerTask } from './protocol.ts';
+import { trainSegment, type SegmentProgress } from '../../training/steps/train-segment.ts';
+import type { FromTrainer, StopReason, ToTrainer, TrainerTask } from './protocol.ts';
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
 process.on('disconnect', () => process.exit(1));
 
-let stopRequested = false;
+let pauseRequested = false;
+const handOver = new AbortController();
 
 process.on('message', (message: ToTrainer) => {
-  if (message.type === 'stop') stopRequested = true;
+  if (message.type === 'stop') stop(message.reason);
   else
     void run(message.task).then(
       (value) => end({ type: 'result', value }, 0),
@@ -21,10 +22,16 @@ process.on('message', (message: ToTrainer) => {
     );
 });
 
+function stop(reason: StopReason): void {
+  if (reason === 'pause') pauseRequested = true;
+  else handOver.abort();
+}
+
 function run(task: TrainerTask): Promise<unknown> {
   const hooks = {
-    onProgress: (progress: TrainerProgress) => send({ type: 'progress', progress }),
-    stopRequest: () => (stopRequested ? ('pause' as const) : null),
+    onProgress: (progress: SegmentProgress) => send({ type: 'progress', progress }),
+    stopRequest: () => (pauseRequested ? ('pause' as const) : null),
+    signal: handOver.signal,
   };
   return task.kind === 'segment' ? trainSegment(task.input, hooks) : evaluateRun(task.input, hooks);
 }

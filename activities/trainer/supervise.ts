@@ -8,7 +8,8 @@ import { createRequire } from 'node:module';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { PHASE_DEADLINE_MS, type TrainerPhase } from '../../shared/contract.ts';
 import * as errors from '../../shared/errors.ts';
-import type { FromTrainer, TaskResults, ToTrainer, TrainerProgress, TrainerTask } from './protocol.ts';
+import type { SegmentProgress } from '../../training/steps/train-segment.ts';
+import type { FromTrainer, StopReason, TaskResults, ToTrainer, TrainerTask } from './protocol.ts';
 
 const CHILD = fileURLToPath(new URL('./child.ts', import.meta.url));
 const TSX = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
@@ -21,9 +22,11 @@ const STOP_GRACE_MS = 5 * 60_000;
 export interface Supervision {
   /** Environment of the trainer: engine libraries, thread counts, devices. */
   env: Record<string, string>;
-  onProgress(progress: TrainerProgress): void;
-  /** Aborted when the task should finish its step, checkpoint and return. */
+  onProgress(progress: SegmentProgress): void;
+  /** Aborted when the task should finish its step, checkpoint and end. */
   stop: AbortSignal;
+  /** Asked when `stop` aborts. */
+  stopReason(): StopReason;
   /** Lets tests shorten deadlines. */
   deadlinesMs?: Partial<Record<TrainerPhase, number>>;
   onSpawn?(pid: number): void;
@@ -40,7 +43,7 @@ export async function runTrainer<K extends TrainerTask['kind']>(
   const stderr = tailOf(child);
   const watchdog = createWatchdog(child, { ...PHASE_DEADLINE_MS, ...supervision.deadlinesMs });
   const onStop = (): void => {
-    say(child, { type: 'stop' });
+    say(child, { type: 'stop', reason: supervision.stopReason() });
     watchdog.giveAtMost(STOP_GRACE_MS);
   };
   if (supervision.stop.aborted) onStop();
