@@ -4,7 +4,7 @@
  * and a pad's output is never read.
  * Shapes: N sequences, T longest, M tokens, H query heads, K key/value heads, G = H/K queries a group, E head size.
  */
-import { tf, type Tensor } from '../tf.ts';
+import { tf, tidy, type Tensor } from '../tf.ts';
 import type { SequenceLayout } from '../step/batch.ts';
 import { applyRope, applyRopeBackward, type RopeTables } from './rope.ts';
 
@@ -38,7 +38,8 @@ const MASKED = -1e9;
 /** @returns float32 [T, T] */
 export function causalMask(positions: number): Tensor {
   const values = new Float32Array(positions * positions);
-  for (let query = 0; query < positions; query++) values.fill(MASKED, query * positions + query + 1, (query + 1) * positions);
+  for (let query = 0; query < positions; query++)
+    values.fill(MASKED, query * positions + query + 1, (query + 1) * positions);
   return tf.tensor2d(values, [positions, positions]);
 }
 
@@ -69,7 +70,7 @@ export function attentionBackward(dOut: Tensor, saved: AttentionSaved, context: 
   const { k, v, probs } = saved;
   const dHeads = grouped(toHeads(dOut, queryHeads, context), context); // [N, K, G·T, E]
   const dV = tf.matMul(probs, dHeads, true, false); // [N, K, T, E]
-  const dScores = tf.tidy(() => {
+  const dScores = tidy(() => {
     const weighted = tf.mul(tf.matMul(dHeads, v, false, true), probs); // [N, K, G·T, T]
     return tf.sub(weighted, tf.mul(probs, tf.sum(weighted, -1, true)));
   });
