@@ -57,7 +57,7 @@ export function resolveConfig(input: unknown): RunConfig {
 /** Impossible combinations among the fields that are right by themselves. */
 function clashes(config: RunConfig | null, issues: Issue[]): string[] {
   if (config === null) return [];
-  const wrong = issues.map((issue) => issue.path.join('.'));
+  const wrong = issues.flatMap(wrongPaths).map((path) => path.join('.'));
   const isWrong = (field: string): boolean => wrong.some((path) => field === path || field.startsWith(`${path}.`));
   return impossibleCombinations(config)
     .filter(({ fields }) => !fields.some(isWrong))
@@ -67,11 +67,12 @@ function clashes(config: RunConfig | null, issues: Issue[]): string[] {
 /** The config with defaults in place of what is wrong; null where that leaves no config. */
 function withoutWrong(merged: Plain, issues: Issue[]): RunConfig | null {
   const rest = structuredClone(merged);
-  for (const issue of issues) {
-    const wrong = issue.code === 'unrecognized_keys' ? issue.keys.map((key) => [...issue.path, key]) : [issue.path];
-    for (const path of wrong) remove(rest, path);
-  }
+  for (const path of issues.flatMap(wrongPaths)) remove(rest, path);
   return runConfigShape.safeParse(merge({ data: { source: 'missing' } }, withLoraAsKind(rest))).data ?? null;
+}
+
+function wrongPaths(issue: Issue): PropertyKey[][] {
+  return issue.code === 'unrecognized_keys' ? issue.keys.map((key) => [...issue.path, key]) : [issue.path];
 }
 
 function remove(from: Plain, path: readonly PropertyKey[]): void {
