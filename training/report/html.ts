@@ -5,8 +5,8 @@
 import { readFileSync } from 'node:fs';
 import type { ChartMetric } from './charts.ts';
 import { comparisons, duration, fixed, grouped, otherMetrics, percent, VERDICTS } from './numbers.ts';
-import type { RunFile } from './run-file.ts';
-import type { Sample } from './samples.ts';
+import { withoutFolders, type RunFile } from './run-file.ts';
+import { CUT_MARK, type Sample } from './samples.ts';
 import { darkRules } from './theme.ts';
 
 export interface ReportChart {
@@ -24,7 +24,7 @@ export interface ReportContent {
 
 /** The page as text; the same content gives the same bytes. */
 export function reportHtml({ run, samples, charts }: ReportContent): string {
-  const title = `${run.base.model}, fine-tuned with ORPO`;
+  const title = `${withoutFolders(run.base.model)}, fine-tuned with ORPO`;
   const body = [
     header(title, run),
     resultSection(run),
@@ -115,17 +115,17 @@ function picture(svg: string, label: string): string {
 function sampleSection(samples: readonly Sample[]): string {
   if (samples.length === 0) return '';
   const cards = samples.map(
-    ({ prompt, before, after, chosen, rejected }) =>
+    ({ prompt, before, after, chosen, rejected, endedBefore, endedAfter }) =>
       `<article><h3>${escapeHtml(prompt)}</h3><div class="pair">` +
-      answer('before', before) +
-      answer('after', after) +
+      answer('before', before, endedBefore) +
+      answer('after', after, endedAfter) +
       `</div>${details('The pair in the data', `<div class="pair">${answer('chosen', chosen)}${answer('rejected', rejected)}</div>`)}</article>`,
   );
   return section('Answers to held-out prompts', `<p>Greedy decoding, before and after.</p>${cards.join('\n')}`);
 }
 
-function answer(label: string, text: string): string {
-  const shown = text === '' ? '<em>(empty)</em>' : escapeHtml(text);
+function answer(label: string, text: string, ended = true): string {
+  const shown = (text === '' ? '<em>(empty)</em>' : escapeHtml(text)) + (ended ? '' : `<em>${CUT_MARK}</em>`);
   return `<div class="answer"><h4>${label}</h4><p>${shown}</p></div>`;
 }
 

@@ -5,7 +5,7 @@
  */
 import { CHART_METRICS } from './charts.ts';
 import { comparisons, grouped, otherMetrics, percent, VERDICTS } from './numbers.ts';
-import type { RunFile } from './run-file.ts';
+import { withoutFolders, type RunFile } from './run-file.ts';
 import { sampleMarkdown, type Sample } from './samples.ts';
 
 export interface CardContent {
@@ -31,7 +31,7 @@ export function modelCard(content: CardContent): string {
   const { run } = content;
   const parts = [
     frontMatter(content),
-    `# ${run.base.model}, fine-tuned with ORPO\n\n${introduction(run)}`,
+    `# ${withoutFolders(run.base.model)}, fine-tuned with ORPO\n\n${introduction(run)}`,
     `## Results\n\n${results(run)}`,
     `## Use\n\n${usage(content)}`,
     `## Curves\n\n${plots()}`,
@@ -116,7 +116,7 @@ function weightsNote({ base, config }: RunFile): string[] {
   if (config.method.kind === 'full' || !/dequanti/i.test(base.source)) return [];
   return [
     '',
-    `The adapter was trained on dequantised weights (${base.source}), which differ a little from those the hub serves; ` +
+    `The adapter was trained on dequantised weights (${withoutFolders(base.source)}), which differ a little from those the hub serves; ` +
       'the results above hold for the weights it was trained on.',
   ];
 }
@@ -158,20 +158,20 @@ function trainingTable({ config, engine, training }: RunFile): string {
 
 /** The config without the machine's folders: a card is published. */
 function publicConfig({ output: _output, limits: _limits, ifExists: _ifExists, ...config }: RunFile['config']): object {
-  const lastPart = (path: string): string => (path.startsWith('/') ? (path.split('/').at(-1) ?? path) : path);
   const { method } = config;
   return {
     ...config,
-    model: lastPart(config.model),
-    data: { ...config.data, source: lastPart(config.data.source) },
-    method: method.kind === 'lora' && method.initFrom ? { ...method, initFrom: lastPart(method.initFrom) } : method,
+    model: withoutFolders(config.model),
+    data: { ...config.data, source: withoutFolders(config.data.source) },
+    method:
+      method.kind === 'lora' && method.initFrom ? { ...method, initFrom: withoutFolders(method.initFrom) } : method,
   };
 }
 
 function provenance(run: RunFile): string {
   const { base, data, versions } = run;
   return [
-    `- Base weights: ${base.source}; sha256 over the tensors \`${run.baseSha256}\``,
+    `- Base weights: ${withoutFolders(base.source)}; sha256 over the tensors \`${run.baseSha256}\``,
     `- Data: ${grouped(data.rows)} pairs (${data.counts.train} train, ${data.counts.validation} validation, ${data.counts.test} test` +
       `${data.dropped > 0 ? `; ${data.dropped} dropped as too long` : ''}); sha256 of the file \`${run.dataSha256}\``,
     `- Digest of the trained tensors: \`${run.digest}\``,

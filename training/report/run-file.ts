@@ -91,6 +91,11 @@ export async function readRunFile(output: string): Promise<RunFile | null> {
   }
 }
 
+/** A model's or a source's name without the machine's folders, for what is published or used as a title. */
+export function withoutFolders(text: string): string {
+  return text.replace(/^((?:folder |gguf )?)\/.*\/([^/]+)\/?$/, '$1$2');
+}
+
 const HASHES = ['configHash', 'dataSha256', 'baseSha256', 'digest'];
 const RECORDS = ['config', 'base', 'data', 'engine', 'training', 'versions', 'timings', 'result'];
 

@@ -14,7 +14,13 @@ export interface Sample {
   rejected: string;
   before: string;
   after: string;
+  /** Whether the answer came to its end within the limit of tokens; unknown counts as yes. */
+  endedBefore?: boolean;
+  endedAfter?: boolean;
 }
+
+/** Stands after an answer that was cut at the limit of tokens. */
+export const CUT_MARK = ' […]';
 
 /** Reads samples.json. @returns empty where there is none  @throws DatasetInvalid where it is not a list of samples */
 export async function readSamples(output: string): Promise<Sample[]> {
@@ -46,8 +52,9 @@ function isSample(value: unknown): value is Sample {
 }
 
 /** One sample as Markdown: the prompt, then each answer as a quotation. */
-export function sampleMarkdown({ prompt, before, after }: Sample): string {
-  return `**${escapeMarkdown(prompt).replaceAll('\n', ' ')}**\n\nBefore:\n\n${quote(before)}\n\nAfter:\n\n${quote(after)}\n`;
+export function sampleMarkdown({ prompt, before, after, endedBefore, endedAfter }: Sample): string {
+  const title = escapeMarkdown(prompt).replace(/\s+/g, ' ').trim();
+  return `**${title}**\n\nBefore:\n\n${quote(before, endedBefore)}\n\nAfter:\n\n${quote(after, endedAfter)}\n`;
 }
 
 /** samples.md: all of them, with the answers of the data. */
@@ -68,9 +75,9 @@ export function escapeMarkdown(text: string): string {
     });
 }
 
-function quote(text: string): string {
+function quote(text: string, ended = true): string {
   const shown = text.trim() === '' ? '(empty)' : escapeMarkdown(text);
-  return shown
+  return (shown + (ended ? '' : escapeMarkdown(CUT_MARK)))
     .split(/\r?\n/)
     .map((line) => `> ${line}`.trimEnd())
     .join('\n');

@@ -5,7 +5,7 @@
 import type { RunResult } from '../../shared/records.ts';
 import { comparisons, duration, fixed, grouped, percent } from './numbers.ts';
 import { readRunFile, type RunFile } from './run-file.ts';
-import { readSamples, type Sample } from './samples.ts';
+import { CUT_MARK, readSamples, type Sample } from './samples.ts';
 
 export interface SummaryContent {
   result: RunResult;
@@ -89,11 +89,11 @@ function aligned(rows: readonly string[][]): string[] {
 
 function sampleLines(samples: readonly Sample[], width: number): string[] {
   if (samples.length === 0) return [];
-  const lines = samples.flatMap(({ prompt, before, after }, i) => [
+  const lines = samples.flatMap(({ prompt, before, after, endedBefore = true, endedAfter = true }, i) => [
     ...(i === 0 ? [] : ['']),
     ...wrapped(`  ${i + 1}. `, prompt, width),
-    ...wrapped('     before  ', before, width),
-    ...wrapped('     after   ', after, width),
+    ...wrapped('     before  ', before + (endedBefore ? '' : CUT_MARK), width),
+    ...wrapped('     after   ', after + (endedAfter ? '' : CUT_MARK), width),
   ]);
   return ['Held-out prompts, answered before and after', ...lines];
 }
