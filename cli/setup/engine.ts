@@ -60,16 +60,24 @@ export async function ensureEngine(options: EngineOptions): Promise<Engine> {
   return engine;
 }
 
-/** The engine in the cache folder as it is, without changing anything; null where there is none. */
-export async function findEngine(cacheDir: string, device: Device, hashAll = false): Promise<Engine | null> {
+/** The engine in the cache folder as it is, without changing anything; null where there is none or it is damaged. */
+export async function findEngine(cacheDir: string, device: Device): Promise<Engine | null> {
+  return (await inspect(cacheDir, device, false)).engine;
+}
+
+async function inspect(
+  cacheDir: string,
+  device: Device,
+  hashAll: boolean,
+): Promise<{ engine: Engine | null; problem: string | null }> {
   const folder = engineFolder(cacheDir, device);
   const bindingFolder = join(folder, `binding-${await bindingKey()}`);
   const library = await readManifest(folder);
   const binding = await readManifest(bindingFolder);
-  if (!library || !binding) return null;
+  if (!library || !binding) return { engine: null, problem: null };
   const problem =
     (await checkManifest(folder, library, hashAll)) ?? (await checkManifest(bindingFolder, binding, hashAll));
-  return problem ? null : describeEngine(folder, device, library, bindingFolder, binding);
+  return { engine: problem ? null : describeEngine(folder, device, library, bindingFolder, binding), problem };
 }
 
 /** What a process that loads the engine needs in its environment, over the given one. */
@@ -86,6 +94,8 @@ export function engineEnvironment(engine: Engine, env: NodeJS.ProcessEnv): NodeJ
 export interface EngineStatus {
   device: Device;
   engine: Engine | null;
+  /** What is wrong with files that are there: missing, changed. */
+  problem: string | null;
   /** Whether node_modules links to it. */
   linked: boolean;
 }
@@ -93,8 +103,9 @@ export interface EngineStatus {
 /** For `./orpo doctor`: what is there, every file hashed, nothing changed. */
 export async function engineStatus(cacheDir: string, env: NodeJS.ProcessEnv = process.env): Promise<EngineStatus> {
   const device = chooseDevice(env);
-  const engine = (await findEngine(cacheDir, device, true)) ?? (await findPrebuilt(cacheDir, true));
-  return { device, engine, linked: engine !== null && (await isLinked(engine.binding)) };
+  const built = await inspect(cacheDir, device, true);
+  const engine = built.engine ?? (await findPrebuilt(cacheDir, true));
+  return { device, engine, problem: built.problem, linked: engine !== null && (await isLinked(engine.binding)) };
 }
 
 function engineFolder(cacheDir: string, device: Device): string {

@@ -113,6 +113,7 @@ export function isCode(error: unknown, code: string): boolean {
 /** The message of anything thrown, with the cause that fetch hides behind "fetch failed". */
 export function messageOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
+  if ('problems' in error) return error.message; // one of ours, whose message is whole
   const cause = error.cause instanceof Error ? error.cause : undefined;
   if (!cause) return error.message;
   const detail = cause.message || ('code' in cause ? String(cause.code) : '');
