@@ -182,15 +182,19 @@ const engine = z.strictObject({
   microBatch: z
     .union([z.literal('auto'), positiveInt])
     .default('auto')
-    .meta({ description: 'Pairs computed at once; changes memory and speed, not the result.', unit: 'pairs' }),
+    .meta({
+      description:
+        'Pairs computed at once; changes memory and speed, and the result only with `nllReduction` `micro-batch`.',
+      unit: 'pairs',
+    }),
   memoryLimit: z
     .null()
     .default(null)
     .meta({ description: 'Most memory a trainer may take; null is no limit.', later: true }),
-  requireExact: z
-    .boolean()
-    .default(false)
-    .meta({ description: 'Refuse to resume where the result could differ from that of an undisturbed run.' }),
+  requireExact: z.literal(false).default(false).meta({
+    description: 'Refuse to resume where the result could differ from that of an undisturbed run.',
+    later: true,
+  }),
 });
 
 const limits = z.strictObject({
@@ -222,12 +226,15 @@ export const runConfigShape = z.strictObject({
     .meta({ description: 'A set of defaults; every field given overrides it.' }),
   model: name.default('smollm2-135m-instruct').meta({
     description: 'The base model.',
-    allowed: 'a preset (smollm2-135m-instruct), a hub id, the path of a Hugging Face folder or of a .gguf file',
+    allowed: 'a preset such as smollm2-135m-instruct, a hub id, the path of a Hugging Face folder or of a .gguf file',
   }),
   data: data.meta({ description: 'Where the pairs come from and how they become tokens.' }),
   method: method
     .prefault({ kind: 'lora' })
-    .meta({ description: 'Which weights train.', allowed: 'an object whose kind is lora or full' }),
+    .meta({
+      description: 'Which weights train: adapters beside frozen ones (LoRA), or all of them.',
+      allowed: 'an object whose kind is lora or full',
+    }),
   orpo: orpo.prefault({}).meta({ description: 'The loss.' }),
   training: training.prefault({}).meta({ description: 'The loop: steps, learning rate, checkpoints.' }),
   engine: engine.prefault({}).meta({ description: 'How the computation is done on the machine.' }),

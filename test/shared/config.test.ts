@@ -211,6 +211,7 @@ describe('a value that is planned says that it is not supported yet', () => {
     [{ engine: { step: 'xla' } }, 'engine.step: got "xla"; not supported yet; must be auto or eager'],
     [{ engine: { baseDtype: 'int4' } }, 'engine.baseDtype: got "int4"; not supported yet; must be float32'],
     [{ engine: { memoryLimit: '8GB' } }, 'engine.memoryLimit: got "8GB"; not supported yet; must be null'],
+    [{ engine: { requireExact: true } }, 'engine.requireExact: got true; not supported yet; must be false'],
     [{ limits: { awaitInputHours: 24 } }, 'limits.awaitInputHours: got 24; not supported yet; must be 0'],
     [{ limits: { maxHours: 8 } }, 'limits.maxHours: got 8; not supported yet; must be null'],
   ])('%j', (fields, problem) => {

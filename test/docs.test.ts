@@ -1,0 +1,64 @@
+/**
+ * Generated documentation is up to date, and what documentation names exists: files, commands, scripts, variables.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { generatedFiles } from '../scripts/docs.ts';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
+
+const pages = [
+  ...readdirSync(ROOT).filter((name) => name.endsWith('.md')),
+  ...readdirSync(join(ROOT, 'docs'))
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => `docs/${name}`),
+];
+
+describe('generated files', () => {
+  it.each(['docs/configuration.md', 'examples/run-config.schema.json'])(
+    '%s is what npm run docs writes',
+    async (path) => {
+      expect(read(path), `${path} is out of date: run npm run docs`).toBe((await generatedFiles())[path]);
+    },
+  );
+});
+
+describe.each(pages)('%s', (page) => {
+  const text = read(page);
+
+  it('links to files that exist', () => {
+    const links = [...text.matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)/g)].map((match) => match[1] ?? '');
+    expect(links.filter((link) => !existsSync(join(ROOT, dirname(page), link)))).toEqual([]);
+  });
+
+  it('names commands that exist', () => {
+    const known = new Set(
+      [...read('cli/index.ts').matchAll(/\.command\('([\w-]+)'\)|^ {2}\['([\w-]+)'/gm)].map((m) => m[1] ?? m[2]),
+    );
+    const named = [...text.matchAll(/\.\/orpo ([a-z][\w-]*)/g)].map((match) => match[1]);
+    expect(named.filter((name) => !known.has(name))).toEqual([]);
+  });
+
+  it('names npm scripts that exist', () => {
+    const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
+    const named = [...text.matchAll(/npm run ([\w:-]+)/g)].map((match) => match[1] ?? '');
+    expect(named.filter((name) => !(name in scripts))).toEqual([]);
+  });
+});
+
+describe('docs/configuration.md', () => {
+  it('lists every variable of ours that the program reads', () => {
+    const sources = ['cli', 'workers', 'activities', 'training'].flatMap((folder) =>
+      readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
+        .filter((name) => name.endsWith('.ts'))
+        .map((name) => read(join(folder, name))),
+    );
+    const names = sources.flatMap((source) => [...source.matchAll(/\benv\['(ORPO_\w+|TEMPORAL_\w+)'\]/g)]);
+    const page = read('docs/configuration.md');
+    expect(names.length).toBeGreaterThan(3);
+    expect(names.map((match) => match[1]).filter((name) => !page.includes(`\`${name}\``))).toEqual([]);
+  });
+});
