@@ -61,8 +61,9 @@ export async function linkAtomic(target: string, link: string): Promise<void> {
   await rename(temporary, link);
 }
 
-/** `853 MB`, `1.2 GB`: decimal units, as package indexes and disks use. */
+/** `853 MB`, `1.26 GB`: decimal units, as package indexes and disks use. */
 export function formatBytes(bytes: number): string {
   if (bytes < 1e6) return `${Math.ceil(bytes / 1e3)} kB`;
-  return bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+  if (bytes < 1e9) return `${Math.round(bytes / 1e6)} MB`;
+  return `${(bytes / 1e9).toFixed(bytes < 1e10 ? 2 : 0)} GB`;
 }

@@ -168,7 +168,7 @@ async function prepare(options: EngineOptions, device: Device, env: NodeJS.Proce
 }
 
 async function fallBack({ cacheDir, log }: EngineOptions, cause: EnvironmentIncomplete): Promise<Engine> {
-  log(`Engine: ${firstLine(cause.message)}`);
+  log(`Engine: ${firstLine(cause.message).replace(/^engine: /, '')}`);
   log(`Engine: trying TensorFlow.js's official prebuilt binding with ${PREBUILT_LIBRARY} instead`);
   try {
     await installPrebuilt(cacheDir);

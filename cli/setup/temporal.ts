@@ -54,7 +54,6 @@ const PROGRAM_BYTES = 156_328_098;
 export async function ensureTemporalCli(options: TemporalOptions): Promise<TemporalCli> {
   const found = await findTemporalCli(options);
   if (found) return found;
-  await mkdir(folderOf(options.cacheDir), { recursive: true });
   return withLock(
     join(options.cacheDir, 'temporal', `${TEMPORAL_VERSION}.lock`),
     async () => (await fromCache(options.cacheDir)) ?? (await fetchCli(options)),

@@ -71,8 +71,7 @@ async function downloadWheel(request: WheelRequest, folder: string): Promise<str
       request.signal?.throwIfAborted();
       const { code, output } = await runPip(request, folder, temporary);
       if (code === 0) break;
-      const failure = explainPip(request, code, output);
-      if (attempt >= 2 || !(failure instanceof DownloadFailed) || failure.reason !== 'unreachable') throw failure;
+      if (attempt >= 3 || !isCut(output)) throw explainPip(request, code, output);
     }
   } finally {
     stop();
@@ -147,41 +146,48 @@ async function checkHash(request: WheelRequest, wheel: string): Promise<void> {
   );
 }
 
+/** What pip and its urllib3 print when no connection is made, and when one breaks in mid-file. */
+const NO_CONNECTION =
+  /name resolution|Name or service not known|NewConnectionError|timed out|ConnectionError|ConnectTimeout|ProxyError|SSLError|Connection (refused|aborted)|Network is unreachable/i;
+const CUT = /IncompleteRead|ProtocolError|Connection (reset|broken)/i;
+
 function explainPip(request: WheelRequest, code: number, output: string): Error {
   const python = request.python ?? 'python3';
+  const what = nameOf(request);
   if (code === 126 || code === 127) {
     return new EnvironmentIncomplete(
-      `${python} was not found; it is needed to download ${nameOf(request)}. ` +
+      `${python} was not found; it is needed to download ${what}. ` +
         'Install it (Debian, Ubuntu: apt-get install python3 python3-pip), then run this again',
     );
   }
-  if (/No module named '?"?pip/.test(output)) {
+  if (/No module named '?pip/.test(output)) {
     return new EnvironmentIncomplete(
-      `${python} has no pip; it is needed to download ${nameOf(request)}. ` +
+      `${python} has no pip; it is needed to download ${what}. ` +
         'Install it (Debian, Ubuntu: apt-get install python3-pip; elsewhere: python3 -m ensurepip --user), then run this again',
     );
   }
   if (/No space left on device|Errno 28|Disk quota exceeded/.test(output)) return diskFull(request, new Error(output));
-  const tail = lastLines(output);
-  if (
-    /Temporary failure in name resolution|Name or service not known|NewConnectionError|timed out|ConnectionError|ConnectTimeout|ProxyError|SSLError|IncompleteRead|ProtocolError|Connection (refused|reset|aborted)|Network is unreachable/i.test(
-      output,
-    )
-  ) {
+  if (NO_CONNECTION.test(output) || CUT.test(output)) {
+    const reason = /(\[Errno -?\d+\] [^'")]+|Read timed out|IncompleteRead[^']*)/.exec(output)?.[0];
     return new DownloadFailed(
-      `${nameOf(request)} could not be downloaded: the Python package index did not answer. ` +
-        `Check the network, the proxy and pip's index (pip config list), then run this again\n${tail}`,
+      `${what} could not be downloaded: the Python package index did not answer${reason ? ` (${reason.trim()})` : ''}. ` +
+        "Check the network, the proxy and pip's index (pip config list), then run this again",
       'unreachable',
     );
   }
   return new DownloadFailed(
-    `${nameOf(request)} could not be downloaded (pip exit code ${code}). Check pip's index (pip config list)\n${tail}`,
+    `${what} could not be downloaded (pip exit code ${code}). Check pip's index (pip config list)\n${lastLines(output)}`,
     'refused',
   );
 }
 
+/** Whether another try may help: the line broke in mid-file (connecting is what pip itself tries again). */
+function isCut(output: string): boolean {
+  return CUT.test(output) && !/No matching distribution/.test(output);
+}
+
 function lastLines(output: string): string {
-  const lines = output.split('\n').filter((line) => line.trim() !== '');
+  const lines = output.split('\n').filter((line) => line.trim() !== '' && !line.startsWith('WARNING: Retrying'));
   return lines
     .slice(-6)
     .map((line) => `  ${line}`)
