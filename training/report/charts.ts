@@ -130,7 +130,7 @@ function stepView(rows: readonly LogRow[], metric: ChartMetric, width: number): 
     ...draw.gaps(sample(gaps, MAX_POINTS)),
   ];
   const entries: LegendEntry[] = [
-    { label: 'train, each step', series: 'train', point: raw.length <= FEW_POINTS && window === 1, ...thinStroke },
+    { label: 'train, each step', series: 'train', point: raw.length <= FEW_POINTS, ...thinStroke },
     ...(window > 1
       ? [{ label: `mean of ${window} steps`, series: 'train' as const, strokeWidth: 2.5, point: false }]
       : []),

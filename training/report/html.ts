@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import type { ChartMetric } from './charts.ts';
-import { comparisons, duration, fixed, grouped, otherMetrics, percent, VERDICTS } from './numbers.ts';
+import { comparisons, duration, fixed, grouped, measuredOn, otherMetrics, percent, VERDICTS } from './numbers.ts';
 import { withoutFolders, type RunFile } from './run-file.ts';
 import { CUT_MARK, type Sample } from './samples.ts';
 import { darkRules } from './theme.ts';
@@ -52,8 +52,11 @@ export function reportHtml({ run, samples, charts }: ReportContent): string {
 /** Text as it may stand in HTML, between tags and in quoted attributes. */
 export function escapeHtml(text: string): string {
   const entities: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
-  return text.replace(/[&<>"']/g, (letter) => entities[letter] ?? letter);
+  return text.replace(CONTROLS, '').replace(/[&<>"']/g, (letter) => entities[letter] ?? letter);
 }
+
+/** Control characters but tab and line ends; HTML allows none of them. */
+const CONTROLS = /[^\P{Cc}\t\n\r]/gu;
 
 const STYLE_FILE = new URL('./report.css', import.meta.url);
 
@@ -77,8 +80,8 @@ function resultSection({ metrics }: RunFile): string {
   const rows = comparisons(metrics).map(
     ({ name, before, after, difference, interval, verdict }) =>
       `<tr><th scope="row">${escapeHtml(name)}</th><td>${before}</td><td>${after}</td>` +
-      `<td>${escapeHtml(difference)}<small>${escapeHtml(interval)}</small></td>` +
-      `<td><span class="verdict ${verdict}">${escapeHtml(VERDICTS[verdict])}</span></td></tr>`,
+      `<td>${escapeHtml(difference)}<small>${escapeHtml(interval)}</small>` +
+      `<small class="${verdict}">${escapeHtml(VERDICTS[verdict])}</small></td></tr>`,
   );
   const others = otherMetrics(metrics).map(
     ({ name, before, after }) =>
@@ -86,9 +89,9 @@ function resultSection({ metrics }: RunFile): string {
   );
   return section(
     'Result',
-    `<p>On ${grouped(metrics.pairs)} held-out pairs (the ${metrics.split} split), which training never saw. ` +
+    `<p>On ${measuredOn(metrics)}. ` +
       `Always preferring the shorter answer would be right on ${percent(metrics.shorterWins)} of them.</p>` +
-      table(['', 'before', 'after', 'difference, 95% interval', ''], rows) +
+      table(['', 'before', 'after', 'difference, 95% interval'], rows) +
       details('All held-out metrics', table(['', 'before', 'after'], others)),
   );
 }
@@ -137,7 +140,7 @@ function warningSection(warnings: readonly string[]): string {
 
 function epochSection({ training }: RunFile): string {
   const cell = (row: Record<string, number> | null, name: string): string =>
-    `<td>${row === null ? '' : fixed(row[name] ?? NaN, 4)}</td>`;
+    `<td>${row?.[name] === undefined ? '' : fixed(row[name], 4)}</td>`;
   const rows = training.perEpoch.map(
     ({ epoch, step, train, eval: held }) =>
       `<tr><th scope="row">${fixed(epoch, Number.isInteger(epoch) ? 0 : 2)}</th><td>${grouped(step)}</td>` +

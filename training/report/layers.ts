@@ -116,7 +116,7 @@ export function legend(entries: readonly LegendEntry[]): Layer[] {
       series === 'train' ? [TRAIN.light, 'circle', SOLID] : [HELD_OUT.light, 'diamond', DASHED];
     const at = (x: number) => ({ x: { value: x }, y: { value: LEGEND_Y } });
     const stroke = { type: 'rule', color, strokeWidth, strokeDash, opacity };
-    const dot = { type: 'point', filled: true, shape, color, opacity: 1, size: series === 'train' ? 55 : 95 };
+    const dot = { type: 'point', filled: true, shape, color, opacity, size: series === 'train' ? 55 : 95 };
     const text = {
       type: 'text',
       text: label,

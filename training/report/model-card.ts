@@ -4,7 +4,7 @@
  * not to expect.
  */
 import { CHART_METRICS } from './charts.ts';
-import { comparisons, grouped, otherMetrics, percent, VERDICTS } from './numbers.ts';
+import { comparisons, grouped, measuredOn, otherMetrics, percent, VERDICTS } from './numbers.ts';
 import { withoutFolders, type RunFile } from './run-file.ts';
 import { sampleMarkdown, type Sample } from './samples.ts';
 
@@ -64,7 +64,12 @@ function yaml(text: string): string {
 }
 
 function introduction({ config, training, data, base }: RunFile): string {
-  const how = config.method.kind === 'full' ? 'all weights' : `a LoRA adapter of rank ${config.method.rank}`;
+  const { method } = config;
+  const adapter =
+    method.kind === 'lora' && method.initFrom !== null
+      ? 'a LoRA adapter, trained on from another one'
+      : 'a LoRA adapter';
+  const how = method.kind === 'full' ? 'all weights' : adapter;
   return (
     `Preference fine-tuning by ORPO ([arXiv 2403.07691](https://arxiv.org/abs/2403.07691)): ${how}, ` +
     `${grouped(base.trainable)} trained parameters, ${grouped(data.counts.train)} pairs, ` +
@@ -80,7 +85,7 @@ function results({ metrics }: RunFile): string {
   );
   const others = otherMetrics(metrics).map(({ name, before, after }) => `| \`${name}\` | ${before} | ${after} | | |`);
   return [
-    `Measured on ${grouped(metrics.pairs)} held-out pairs (the ${metrics.split} split). Intervals: 95%, paired bootstrap over pairs. ` +
+    `Measured on ${measuredOn(metrics)}. Intervals: 95%, paired bootstrap over pairs. ` +
       `Always preferring the shorter answer would be right on ${percent(metrics.shorterWins)} of them.`,
     '',
     '| | before | after | difference (95% interval) | |',
@@ -136,7 +141,7 @@ function trainingTable({ config, engine, training }: RunFile): string {
   const { method, orpo, training: options } = config;
   const rows: [string, string | number][] = [
     ['method', method.kind],
-    ...(method.kind === 'lora'
+    ...(method.kind === 'lora' && method.initFrom === null
       ? ([
           ['rank, alpha', `${method.rank}, ${method.alpha}${method.rsLora ? ' (rsLoRA)' : ''}`],
           ['target modules', [method.targetModules].flat().join(', ')],

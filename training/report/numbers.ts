@@ -99,6 +99,15 @@ export function otherMetrics({ before, after }: EvaluationResult): { name: strin
     .filter((row) => row.before !== 'n/a' || row.after !== 'n/a');
 }
 
+/** Which pairs were measured, in words. */
+export function measuredOn({ pairs, split }: Pick<EvaluationResult, 'pairs' | 'split'>): string {
+  const note =
+    split === 'test'
+      ? 'the test split, which training never saw'
+      : 'the validation split: not trained on, but watched while training';
+  return `${grouped(pairs)} held-out ${pairs === 1 ? 'pair' : 'pairs'} (${note})`;
+}
+
 /** 93.4 -> 1 min 33 s. */
 export function duration(seconds: number): string {
   const whole = Math.round(seconds);

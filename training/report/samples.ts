@@ -69,6 +69,7 @@ export function samplesMarkdown(samples: readonly Sample[]): string {
 /** Text that reads as it is, whatever Markdown or HTML it contains. */
 export function escapeMarkdown(text: string): string {
   return text
+    .replace(/[^\P{Cc}\t\n\r]/gu, '')
     .replace(/[\\`*_[\]<>&#|~$]/g, '\\$&')
     .replace(/^(\s*)([-+=]|\d+(?=[.)]))/gm, (_, space: string, mark: string) => {
       return /\d/.test(mark) ? `${space}${mark}\\` : `${space}\\${mark}`;

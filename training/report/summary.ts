@@ -2,6 +2,7 @@
  * A finished run in the terminal: which base, what changed on held-out pairs and how surely, a few answers before and
  * after, and where the files are.
  */
+import { join } from 'node:path';
 import type { RunResult } from '../../shared/records.ts';
 import { comparisons, duration, fixed, grouped, percent } from './numbers.ts';
 import { readRunFile, type RunFile } from './run-file.ts';
@@ -104,8 +105,8 @@ function warningLines(warnings: readonly string[], width: number): string[] {
 
 function fileLines({ output, artifacts }: RunResult): string[] {
   const widest = Math.max(...Object.keys(artifacts).map((name) => name.length), 0);
-  const lines = Object.entries(artifacts).map(([name, path]) => `  ${name.padEnd(widest)}  ${path}`);
-  return [`Files in ${output}`, ...lines];
+  const lines = Object.entries(artifacts).map(([name, path]) => `  ${name.padEnd(widest)}  ${join(output, path)}`);
+  return ['Files', ...lines];
 }
 
 /** Words in lines of at most `width` columns, the first after `lead`, the rest under it. */
@@ -127,9 +128,13 @@ function wrapped(lead: string, text: string, width: number): string[] {
   return lines.map((content, i) => (i === 0 ? lead : ' '.repeat(lead.length)) + content);
 }
 
+// eslint-disable-next-line no-control-regex -- control characters are what it is about
+const ESCAPE_SEQUENCE = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?)/g;
+
 /** One line of text without what a terminal would obey: escape sequences and control characters. */
 function printable(text: string): string {
   return text
+    .replace(ESCAPE_SEQUENCE, '')
     .replace(/\s+/g, ' ')
     .replace(/[\p{Cc}\u202a-\u202e\u2066-\u2069]/gu, '')
     .trim();

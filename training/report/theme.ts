@@ -67,5 +67,5 @@ export const CHART_CONFIG = {
     tickSize: 4,
   },
   axisY: { domain: false, ticks: false, labelPadding: 6 },
-  axisX: { grid: false },
+  axisX: { grid: false, labelFlush: false },
 };
