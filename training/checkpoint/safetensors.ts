@@ -8,7 +8,7 @@ import { open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
 import { ModelInvalid, ModelNotFound } from '../../shared/errors.ts';
-import { diskFullOr, syncFolder, TEMPORARY_PREFIX } from './atomic.ts';
+import { syncFolder, TEMPORARY_PREFIX } from './atomic.ts';
 import { bf16ToF32, f16ToF32 } from './float16.ts';
 import {
   broken,
@@ -160,7 +160,8 @@ export interface TensorSource extends TensorHead {
 
 /** Writes a safetensors file under a temporary name, flushes it to disk and renames it: other processes see all or
  *  nothing. Tensors stand in order of falling element size, then name (the reference's order, which aligns them).
- *  @returns the file's size in bytes  @throws DiskFull; ModelInvalid when data does not fit its shape */
+ *  @returns the file's size in bytes  @throws ModelInvalid when data does not fit its shape; errors of the file system as they
+ *  are, since callers know better what was being written (atomic.ts, diskFullOr) */
 export async function writeSafetensors(
   path: string,
   tensors: TensorSource[],
@@ -178,7 +179,7 @@ export async function writeSafetensors(
     return size;
   } catch (error) {
     await rm(temporary, { force: true });
-    throw diskFullOr(error, path);
+    throw error;
   }
 }
 
