@@ -9,7 +9,7 @@ import { createReadStream } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { CheckpointIncompatible } from '../../shared/errors.ts';
+import { CheckpointIncompatible, DiskFull } from '../../shared/errors.ts';
 import type { CheckpointRef, EngineFingerprint } from '../../shared/records.ts';
 import type { StoppingState } from '../early-stopping.ts';
 import type { Position } from '../position.ts';
@@ -135,7 +135,8 @@ export async function saveCheckpoint(
     return { ref: { uri: path, step: meta.position.step, sha256 }, bytes };
   } catch (error) {
     await rm(temporary, { recursive: true, force: true });
-    throw diskFullOr(error, path);
+    // The message names the checkpoint, not the unfinished file in it.
+    throw diskFullOr(error instanceof DiskFull ? error.cause : error, path);
   }
 }
 

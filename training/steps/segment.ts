@@ -72,7 +72,6 @@ export async function prepareSegment(
   deps: SegmentDeps,
 ): Promise<PreparedSegment> {
   const { config, output, lineage, attemptToken: token, worker, tokens } = input;
-  const startedMs = deps.nowMs();
   const pairs = await readSplit(tokens.splits.train);
   const held = tokens.splits.validation ? await readSplit(tokens.splits.validation) : [];
   const identity = identityOf(config, input.model, pairs);
@@ -90,8 +89,7 @@ export async function prepareSegment(
     checkpoint?.rows ?? [],
     trainerInfo({ input, pairs, ...progress }),
   );
-  await log.timing({ event: 'start', step: position.step, seconds: (deps.nowMs() - startedMs) / 1000 });
-  const segment: PreparedSegment = {
+  return {
     ...{ input, hooks, deps, pairs, held, identity, log, adoption, ...progress },
     phase: 'load',
     epoch: adoption.epoch,
@@ -99,8 +97,6 @@ export async function prepareSegment(
     saved: { ref: checkpoint?.ref ?? null, step: position.step, atMs: deps.nowMs() },
     ...{ steppedAtMs: deps.nowMs(), stepSeconds: 0, stepsHere: 0, tokens: 0 },
   };
-  if (checkpoint) report(segment, { phase: 'load', resumedFrom: position.step });
-  return segment;
 }
 
 /** Loads the engine at the adopted checkpoint's weights. */

@@ -85,9 +85,13 @@ export async function trainSegment(
   hooks: SegmentHooks,
   deps: SegmentDeps = DEFAULT_DEPS,
 ): Promise<SegmentResult> {
+  const startedMs = deps.nowMs();
   hooks.onProgress({ phase: 'load' });
   const segment = await prepareSegment(input, hooks, deps);
   try {
+    const { position, adoption } = segment;
+    await segment.log.timing({ event: 'start', step: position.step, seconds: (deps.nowMs() - startedMs) / 1000 });
+    if (adoption.checkpoint) report(segment, { phase: 'load', resumedFrom: position.step });
     const end = await runSegment(segment);
     await segment.log.timing({ event: 'end', step: segment.position.step, seconds: segment.stepSeconds });
     return await segmentResult(segment, end);
