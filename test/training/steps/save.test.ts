@@ -1,7 +1,8 @@
 import { access, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
+import type { RunResult } from '../../../shared/records.ts';
 import { digestOf } from '../../../training/checkpoint/digest.ts';
 import { openSafetensors } from '../../../training/checkpoint/safetensors.ts';
 import { RESULT_LIMIT_BYTES, type RunOutcome } from '../../../training/report/run-record.ts';
@@ -19,11 +20,17 @@ async function contents(folder: string): Promise<Record<string, string>> {
   );
 }
 
+/** One saved run for the tests that only look. */
+let outcome: RunOutcome;
+let result: RunResult;
+beforeAll(async () => {
+  outcome = await finishedRun({ plotless: true });
+  result = await saveRun(outcome);
+});
+
 describe('saveRun', () => {
   it('writes adapter, tokenizer, card with its images, page and record', async () => {
-    const outcome = await finishedRun({ plotless: true });
     const { output } = outcome.run;
-    const result = await saveRun(outcome);
     expect((await readdir(join(output, 'adapter'))).sort()).toEqual([
       'README.md',
       'adapter_config.json',
@@ -41,8 +48,6 @@ describe('saveRun', () => {
   });
 
   it('writes the checkpoint’s tensors bit for bit, and their digest', async () => {
-    const outcome = await finishedRun();
-    const result = await saveRun(outcome);
     const file = await openSafetensors(join(outcome.run.output, 'adapter/adapter_model.safetensors'));
     const weights = loraWeights();
     expect([...file.names].sort()).toEqual(Object.keys(weights).sort());
@@ -59,8 +64,6 @@ describe('saveRun', () => {
   });
 
   it('records what the run was, and reads it back as finished', async () => {
-    const outcome = await finishedRun();
-    const result = await saveRun(outcome);
     const run = await readRun(outcome.run.output);
     expect(run).toMatchObject({
       status: 'completed',
@@ -190,8 +193,6 @@ describe('saveRun', () => {
 
 describe('readRun', () => {
   it('trusts only a complete run.json of a known form', async () => {
-    const outcome = await finishedRun();
-    await saveRun(outcome);
     const path = join(outcome.run.output, 'run.json');
     const whole = await read(path);
     const parsed = JSON.parse(whole) as Record<string, unknown>;
