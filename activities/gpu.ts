@@ -2,7 +2,7 @@
  * Activities of the GPU queue: build the model, train an epoch, evaluate. Only the trainer child that they start loads
  * TensorFlow.
  */
-import { ApplicationFailure, CancelledFailure, Context, cancellationDetails } from '@temporalio/activity';
+import { ApplicationFailure, CancelledFailure, Context } from '@temporalio/activity';
 import { REPORT_PROGRESS } from '../shared/contract.ts';
 import { NoProgress, Preempted, TrainerCrashed, TrainerStalled } from '../shared/errors.ts';
 import type {
@@ -84,15 +84,18 @@ async function supervised<K extends TrainerTask['kind']>(
   model: ModelRef,
   task: Extract<TrainerTask, { kind: K }>,
 ): Promise<TaskResults[K]> {
+  // Abort listeners and timers run outside the activity's context: it is taken here, once.
+  const context = Context.current();
+  const isRunCanceled = (): boolean => context.cancellationDetails?.cancelRequested === true;
   return named(async () => {
     const report = createReporter(run, deps.host);
     try {
       return await withHeartbeat(TRAIN_DEADLINE_MS, (beat) =>
         runTrainer<K>(task, {
           env: trainerEnv(deps, model),
-          stop: Context.current().cancellationSignal,
+          stop: context.cancellationSignal,
           // Only the workflow's own cancellation has a result; a native pause or reset, or a worker that shuts down, does not.
-          stopReason: () => (cancellationDetails()?.cancelRequested ? 'pause' : 'handOver'),
+          stopReason: () => (isRunCanceled() ? 'pause' : 'handOver'),
           onProgress: (progress) => {
             beat(progress);
             report(progress);
@@ -100,7 +103,7 @@ async function supervised<K extends TrainerTask['kind']>(
         }),
       );
     } catch (error) {
-      if (error instanceof Preempted) throw handOver(error);
+      if (error instanceof Preempted) throw handOver(error, isRunCanceled());
       if (error instanceof TrainerCrashed || error instanceof TrainerStalled) await spendBudget(run, task.kind, error);
       throw error;
     }
@@ -108,8 +111,8 @@ async function supervised<K extends TrainerTask['kind']>(
 }
 
 /** What was begun goes on in the next attempt; where the run itself was canceled, there is none. */
-function handOver(error: Preempted): Error {
-  if (cancellationDetails()?.cancelRequested) return new CancelledFailure('the run was canceled');
+function handOver(error: Preempted, isRunCanceled: boolean): Error {
+  if (isRunCanceled) return new CancelledFailure('the run was canceled');
   return ApplicationFailure.create({ message: error.message, type: error.name, nextRetryDelay: '1s', cause: error });
 }
 

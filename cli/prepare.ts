@@ -15,6 +15,8 @@ import { ensureTemporalCli } from './setup/temporal.ts';
 export async function prepareEngine(
   device: 'auto' | 'cpu' | 'gpu',
 ): Promise<{ engine: EngineInfo; trainerEnv: Record<string, string> }> {
+  // For commands that load the engine in this process: TensorFlow's informational lines would drown the command's own.
+  process.env['TF_CPP_MIN_LOG_LEVEL'] ??= '2';
   const ready = await ensureEngine({
     cacheDir: cacheRoot(process.env),
     log: say,
