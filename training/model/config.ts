@@ -114,7 +114,7 @@ function parseFields(fields: Fields, problems: string[]): ModelConfig {
     num_hidden_layers: size('num_hidden_layers'),
     num_attention_heads: heads,
     num_key_value_heads: size('num_key_value_heads', heads),
-    head_dim: size('head_dim', Math.floor(hidden / heads)),
+    head_dim: size('head_dim', hidden > 0 && heads > 0 ? hidden / heads : 1),
     max_position_embeddings: size('max_position_embeddings', 2048),
     rms_norm_eps: real('rms_norm_eps', fields['rms_norm_eps'] ?? 1e-6),
     rope_theta: real('rope_theta', rope['rope_theta'] ?? fields['rope_theta'] ?? 10000),

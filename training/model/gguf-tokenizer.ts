@@ -86,7 +86,7 @@ export function tokenizerFromGguf(gguf: GgufFile): GgufTokenizer {
   }
   const idOf = (key: string) => tokenId(gguf, `tokenizer.ggml.${key}_token_id`, tokens.length);
   const special = { bos: idOf('bos'), eos: idOf('eos'), pad: idOf('padding'), unk: idOf('unknown') };
-  const textOf = (id: number | null) => (id === null ? null : (tokens[id] ?? null));
+  const named = (id: number | null): NamedToken | null => (id === null ? null : { text: tokens[id] ?? '', id });
   const addBos = metadata.get('tokenizer.ggml.add_bos_token') ?? pipeline.addBos;
   const addEos = metadata.get('tokenizer.ggml.add_eos_token') ?? false;
   const tokenizerJson = {
@@ -96,38 +96,36 @@ export function tokenizerFromGguf(gguf: GgufFile): GgufTokenizer {
     added_tokens: addedTokens(gguf, tokens),
     normalizer: pipeline.normalizer,
     pre_tokenizer: pipeline.preTokenizer,
-    post_processor: template(
-      addBos === true ? named(textOf(special.bos), special.bos) : null,
-      addEos === true ? named(textOf(special.eos), special.eos) : null,
-    ),
+    post_processor: template(addBos === true ? named(special.bos) : null, addEos === true ? named(special.eos) : null),
     decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
-    model: {
-      type: 'BPE',
-      dropout: null,
-      // As in llama.cpp, bytes that have no token are left out; they do not become the unknown token.
-      unk_token: null,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: false,
-      byte_fallback: false,
-      ignore_merges: pipeline.ignoreMerges,
-      vocab: Object.fromEntries(ids),
-      merges: merges(gguf, ids),
-    },
+    model: bytePairModel(ids, merges(gguf, ids), pipeline.ignoreMerges),
   };
-  const tokenizerConfig = configOf(gguf, {
-    bos_token: textOf(special.bos),
-    eos_token: textOf(special.eos),
-    pad_token: textOf(special.pad),
-    unk_token: textOf(special.unk),
+  const specialTokens = Object.entries(special).flatMap(([key, id]): [string, string][] => {
+    return id === null ? [] : [[`${key}_token`, tokens[id] ?? '']];
   });
   return {
     tokenizerJson,
-    tokenizerConfig,
+    tokenizerConfig: configOf(gguf, Object.fromEntries(specialTokens)),
     bosId: special.bos,
     eosId: special.eos,
     padId: special.pad,
     size: tokens.length,
+  };
+}
+
+function bytePairModel(ids: Map<string, number>, pairs: [string, string][], ignoreMerges: boolean): Json {
+  return {
+    type: 'BPE',
+    dropout: null,
+    // As in llama.cpp, bytes that have no token are left out; they do not become the unknown token.
+    unk_token: null,
+    continuing_subword_prefix: null,
+    end_of_word_suffix: null,
+    fuse_unk: false,
+    byte_fallback: false,
+    ignore_merges: ignoreMerges,
+    vocab: Object.fromEntries(ids),
+    merges: pairs,
   };
 }
 
@@ -184,10 +182,6 @@ interface NamedToken {
   id: number;
 }
 
-function named(text: string | null, id: number | null): NamedToken | null {
-  return text === null || id === null ? null : { text, id };
-}
-
 /** Post-processor that adds BOS before and EOS after; null where the tokenizer adds neither. */
 function template(bos: NamedToken | null, eos: NamedToken | null): Json | null {
   if (!bos && !eos) return null;
@@ -207,7 +201,7 @@ function template(bos: NamedToken | null, eos: NamedToken | null): Json | null {
   };
 }
 
-function configOf(gguf: GgufFile, special: Record<string, string | null>): Json {
+function configOf(gguf: GgufFile, special: Record<string, string>): Json {
   const context = gguf.metadata.get('llama.context_length');
   const chatTemplate = gguf.metadata.get('tokenizer.chat_template');
   return {
@@ -215,7 +209,7 @@ function configOf(gguf: GgufFile, special: Record<string, string | null>): Json 
     tokenizer_class: 'PreTrainedTokenizerFast',
     clean_up_tokenization_spaces: false,
     ...(typeof context === 'number' ? { model_max_length: context } : {}),
-    ...Object.fromEntries(Object.entries(special).filter(([, token]) => token !== null)),
+    ...special,
     ...(typeof chatTemplate === 'string' ? { chat_template: chatTemplate } : {}),
   };
 }
