@@ -81,8 +81,7 @@ export function stableHash(...parts: SeedPart[]): string {
 
 /** A number in [0, 1) that is a function of the parts alone: the top 53 bits of their SHA-256. */
 export function stableFraction(...parts: SeedPart[]): number {
-  const digest = hashParts(parts);
-  return ((digest.readUInt32BE(0) >>> 5) * 2 ** 26 + (digest.readUInt32BE(4) >>> 6)) / 2 ** 53;
+  return Number(hashParts(parts).readBigUInt64BE(0) >> 11n) / 2 ** 53;
 }
 
 function hashParts(parts: SeedPart[]): Buffer {

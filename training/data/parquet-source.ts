@@ -9,6 +9,7 @@ import { compressors } from 'hyparquet-compressors';
 import { DatasetInvalid } from '../../shared/errors.ts';
 import { openAsyncBuffer } from './parquet.ts';
 import type { RandomAccessFile } from './parquet.ts';
+import { FORM_KEY } from './split-files.ts';
 import type { SniffedSource } from './sniff.ts';
 import { decodeUtf8, missingColumns } from './source.ts';
 import type { SourceOptions } from './source.ts';
@@ -54,6 +55,8 @@ async function readRowGroups(
   options: SourceOptions,
 ): Promise<void> {
   const { prompt, chosen, rejected } = options.columns;
+  const isOwnSplit = (metadata.key_value_metadata ?? []).some(({ key }) => key === FORM_KEY);
+  const wanted = isOwnSplit ? [prompt, chosen, rejected, 'form'] : [prompt, chosen, rejected];
   const total = Number(metadata.num_rows);
   let start = 0;
   for (const group of metadata.row_groups) {
@@ -62,7 +65,7 @@ async function readRowGroups(
     const rows = await parquetReadObjects({
       file,
       metadata,
-      columns: [...new Set([prompt, chosen, rejected])],
+      columns: [...new Set(wanted)],
       rowStart: start,
       rowEnd: end,
       compressors,
@@ -72,11 +75,25 @@ async function readRowGroups(
     });
     rows.forEach((cells: Record<string, unknown>, index) => {
       const row = start + index + 1;
-      const values = { prompt: cells[prompt], chosen: cells[chosen], rejected: cells[rejected] };
+      const parse = isOwnSplit && cells['form'] === 'messages' ? parseMessages : (cell: unknown) => cell;
+      const values = {
+        prompt: parse(cells[prompt]),
+        chosen: parse(cells[chosen]),
+        rejected: parse(cells[rejected]),
+      };
       options.onRecord({ row, line: row, cells: values, problems: [] });
     });
     start = end;
     options.onProgress?.(start, total);
+  }
+}
+
+/** Messages as split-files.ts writes them; text that is no JSON stays text and is refused there as any other. */
+function parseMessages(cell: unknown): unknown {
+  try {
+    return JSON.parse(String(cell)) as unknown;
+  } catch {
+    return cell;
   }
 }
 

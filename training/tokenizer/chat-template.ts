@@ -18,7 +18,12 @@ const MAX_RANGE = 100_000;
 /** Compiles a template. @param specialTokens - `bos_token`, `eos_token`, … as the template may name them
  *  @throws TokenizerMismatch if it is no valid Jinja; the returned function throws TokenizerMismatch if the template
  *  refuses a conversation, ModelInvalid if it does not end */
-export function compileChatTemplate(source: string, specialTokens: Record<string, string>): RenderChat {
+export function compileChatTemplate(
+  source: string,
+  specialTokens: Record<string, string>,
+  options: { timeLimitMs?: number } = {},
+): RenderChat {
+  const timeLimitMs = options.timeLimitMs ?? TIME_LIMIT_MS;
   const template = parse(source);
   return (messages, { addGenerationPrompt }) => {
     const scope = {
@@ -30,9 +35,9 @@ export function compileChatTemplate(source: string, specialTokens: Record<string
       add_generation_prompt: addGenerationPrompt,
     };
     try {
-      return withTimeLimit(() => render(template, scope));
+      return withTimeLimit(() => render(template, scope), timeLimitMs);
     } catch (error) {
-      throw renderError(error, messages);
+      throw renderError(error, messages, timeLimitMs);
     }
   };
 }
@@ -94,9 +99,9 @@ const context = createContext(sandbox);
 const script = new Script('work()');
 
 /** Runs a synchronous function that V8 stops after the limit, wherever it is. */
-function withTimeLimit(work: () => string): string {
+function withTimeLimit(work: () => string, timeLimitMs: number): string {
   sandbox.work = work;
-  const result: unknown = script.runInContext(context, { timeout: TIME_LIMIT_MS });
+  const result: unknown = script.runInContext(context, { timeout: timeLimitMs });
   return String(result);
 }
 
@@ -108,11 +113,11 @@ function boundedRange(start: number, stop?: number, step = 1): number[] {
   return Array.from({ length: count }, (_, index) => from + index * step);
 }
 
-function renderError(error: unknown, messages: Message[]): Error {
+function renderError(error: unknown, messages: Message[], timeLimitMs: number): Error {
   const code = typeof error === 'object' && error !== null && 'code' in error ? error.code : null;
   if (code === 'ERR_SCRIPT_EXECUTION_TIMEOUT') {
     return new ModelInvalid(
-      `the chat template did not end within ${TIME_LIMIT_MS / 1000} s on ${messages.length} messages; ` +
+      `the chat template did not end within ${timeLimitMs / 1000} s on ${messages.length} messages; ` +
         'correct the template, or use data.promptFormat "plain"',
       { cause: error },
     );
