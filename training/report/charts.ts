@@ -4,8 +4,8 @@
  * drawn raw is a value of a row; thinning and smoothing are named in the chart itself. A null in a row is a gap.
  */
 import type { TopLevelSpec } from 'vega-lite';
-import { layersOver, legend, sentence } from './layers.ts';
-import type { Axis, Layer, LegendEntry } from './layers.ts';
+import { epochEnds, gapMarks, layersOver, legend, referenceLine, sentence } from './layers.ts';
+import type { Layer, LegendEntry } from './layers.ts';
 import type { LogRow } from './metrics.ts';
 import { curve, movingAverage, paddedRange, sample, smoothingWindow, thin } from './series.ts';
 import type { Point } from './series.ts';
@@ -121,13 +121,13 @@ function stepView(rows: readonly LogRow[], metric: ChartMetric, width: number): 
   const draw = layersOver('step');
   const thinStroke = { strokeWidth: smooth.length > 0 ? 1 : 2, opacity: smooth.length > 0 ? 0.5 : 1 };
   const layers = [
-    ...draw.epochEnds(markedEpochs(epochs)),
+    ...epochEnds(markedEpochs(epochs)),
     draw.line(thinned.points, 'train', thinStroke),
     ...(raw.length <= FEW_POINTS ? [draw.points(raw, 'train', { opacity: thinStroke.opacity })] : []),
     draw.line(smooth, 'train', { strokeWidth: 2.5 }),
     draw.line(heldOut, 'held-out', { strokeWidth: 2 }),
     draw.points(heldOut, 'held-out', {}),
-    ...draw.gaps(sample(gaps, MAX_POINTS)),
+    ...gapMarks(sample(gaps, MAX_POINTS), HEIGHT),
   ];
   const entries: LegendEntry[] = [
     { label: 'train, each step', series: 'train', point: raw.length <= FEW_POINTS, ...thinStroke },
@@ -142,7 +142,7 @@ function stepView(rows: readonly LogRow[], metric: ChartMetric, width: number): 
   ];
   const domain: [number, number] = [0, Math.max(1, ...rows.map((row) => row.step))];
   const title = ['optimiser step', ...notes];
-  return view([...raw, ...heldOut], [...layers, ...legend(entries)], { metric, width, x: 'step', domain, title });
+  return view([...raw, ...heldOut], [...layers, ...legend(entries)], { metric, width, domain, title });
 }
 
 /** Train means and held-out values, a point an epoch. */
@@ -165,7 +165,7 @@ function epochView(rows: readonly LogRow[], metric: ChartMetric, width: number):
     ...(heldOut.length > 0 ? [HELD_OUT_ENTRY] : []),
   ];
   const title = ['epoch'];
-  return view([...train, ...heldOut], [...layers, ...legend(entries)], { metric, width, x: 'epoch', domain, title });
+  return view([...train, ...heldOut], [...layers, ...legend(entries)], { metric, width, domain, title });
 }
 
 /** Epochs whose ends are marked: all of them, or evenly chosen ones where there are many. */
@@ -178,20 +178,18 @@ function markedEpochs(epochs: readonly LogRow[]): LogRow[] {
 interface ViewOptions {
   metric: ChartMetric;
   width: number;
-  x: Axis;
   domain: [number, number];
   title: string[];
 }
 
 /** Layers on common axes, the reference line under them; a sentence where there is nothing to draw. */
 function view(shown: readonly Point[], layers: readonly Layer[], options: ViewOptions): Layer {
-  const { metric, width, x, domain } = options;
+  const { metric, width, domain } = options;
   const values = shown.flatMap(({ value }) => (value === null ? [] : [value]));
   if (values.length === 0) {
     return { width, height: HEIGHT, layer: [sentence('no values recorded', width / 2, HEIGHT / 2)] };
   }
   const range = metric.range ?? paddedRange(metric.reference ? [...values, metric.reference.value] : values);
-  const draw = layersOver(x);
   return {
     width,
     height: HEIGHT,
@@ -207,6 +205,6 @@ function view(shown: readonly Point[], layers: readonly Layer[], options: ViewOp
         axis: { title: metric.unit, tickCount: 6, ...(metric.format ? { format: metric.format } : {}) },
       },
     },
-    layer: [...(metric.reference ? [draw.reference(metric.reference)] : []), ...layers],
+    layer: [...(metric.reference ? [referenceLine(metric.reference)] : []), ...layers],
   };
 }

@@ -66,6 +66,6 @@ export const CHART_CONFIG = {
     tickColor: MARK.light,
     tickSize: 4,
   },
-  axisY: { domain: false, ticks: false, labelPadding: 6 },
+  axisY: { domain: false, ticks: false, labelPadding: 10 },
   axisX: { grid: false, labelFlush: false },
 };
