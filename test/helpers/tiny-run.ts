@@ -86,14 +86,14 @@ async function writeSplits(folder: string, counts: TokensRef['counts']): Promise
   };
 }
 
-/** Chosen answers rise, rejected ones fall through the ids; both end in the end token. */
+/** Chosen answers rise from 100, rejected ones fall from 240; both end in the end token. */
 export function tinyPairs(count: number, firstRow = 1): EncodedPair[] {
   return Array.from({ length: count }, (_, index) => {
     const row = firstRow + index;
     const random = createRandom('tiny-pairs', row);
     const prompt = Array.from({ length: 3 + random.below(6) }, () => byteId(random));
     const answer = (direction: 1 | -1) => {
-      const start = 100 + random.below(40);
+      const start = direction === 1 ? 100 + random.below(20) : 240 - random.below(20);
       return [...Array.from({ length: 2 + random.below(5) }, (_, k) => start + direction * k), TINY_SPECIALS.eos];
     };
     return {

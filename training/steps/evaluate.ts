@@ -3,7 +3,7 @@
  * differences, and answers to a few prompts. Each side is written as soon as it is done, so that another attempt only
  * does what is missing; the same inputs give the same files.
  */
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RunConfig } from '../../shared/config.ts';
 import { Preempted } from '../../shared/errors.ts';
@@ -128,7 +128,6 @@ async function side(
   try {
     if (state) await engine.writeState(state);
     const made = { key, ...(await measure(evaluation, engine)) };
-    await mkdir(join(output, 'evaluation'), { recursive: true });
     await writeFileAtomic(path, `${JSON.stringify(made)}\n`);
     return made;
   } finally {
@@ -160,10 +159,14 @@ function leave(): Preempted {
   return new Preempted('evaluation: asked to leave; what is measured so far is kept, the next attempt does the rest');
 }
 
+/** A part that is not there, cut short, or of other weights or pairs is made anew. */
 async function readSide(path: string, key: string): Promise<Side | null> {
-  const text = await readFile(path, 'utf8').catch(() => null);
-  const side = text === null ? null : (JSON.parse(text) as Side);
-  return side?.key === key ? side : null;
+  try {
+    const side = JSON.parse(await readFile(path, 'utf8')) as Side;
+    return side.key === key ? side : null;
+  } catch {
+    return null;
+  }
 }
 
 function resultOf({ input, split, pairs }: Evaluation, before: Side, after: Side): EvaluationResult {

@@ -38,7 +38,7 @@ const freshRun = () => freshOutput(templateInput);
 beforeAll(async () => {
   const folder = await mkdtemp(join(tmpdir(), 'orpo-segment-'));
   // 10 pairs in batches of 4: steps 1–3, 4–6; a checkpoint after steps 2 and 5, and at the end of each epoch.
-  templateInput = await makeTinyRun(folder, { training: { checkpointEverySteps: 2 } });
+  templateInput = await makeTinyRun(folder, { training: { checkpointEverySteps: 2, learningRate: 2e-2 } });
   const run = await trainAll(templateInput);
   reference = { ...(await outcomeOf(run)), results: run.results };
 }, 60_000);
