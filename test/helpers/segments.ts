@@ -83,6 +83,29 @@ export function plainDeps(options: PlainStepOptions = {}): SegmentDeps {
   return { createStep: async () => createPlainStep(options), nowMs: () => 1000 * seconds++ };
 }
 
+/** One segment on the plain engine. */
+export function beginPlain(
+  input: SegmentInput,
+  hooks: SegmentHooks = quiet,
+  engine: PlainStepOptions = {},
+): Promise<SegmentResult> {
+  return trainSegment(input, hooks, plainDeps(engine));
+}
+
+/** The rest of a run on the plain engine. */
+export function finishPlain(
+  input: SegmentInput,
+  from: CheckpointRef | null = null,
+  engine: PlainStepOptions = {},
+): Promise<FinishedRun> {
+  return trainAll(input, { from, deps: plainDeps(engine) });
+}
+
+/** The run with other training options. */
+export function withTraining(input: SegmentInput, training: Partial<SegmentInput['config']['training']>): SegmentInput {
+  return { ...input, config: { ...input.config, training: { ...input.config.training, ...training } } };
+}
+
 /** Path of a checkpoint of the lineage `main`. */
 export function checkpointPath({ output }: SegmentInput, name: string): string {
   return join(output, 'checkpoints', 'main', name);
