@@ -118,10 +118,16 @@ function checkDisk() {
   );
 }
 
-/** npm beside this node, else the one on PATH. */
+/** npm on PATH, else the one beside this node. */
 function npmCommand() {
+  for (const folder of (process.env.PATH ?? '').split(path.delimiter)) {
+    if (folder !== '' && fs.existsSync(path.join(folder, 'npm'))) return [path.join(folder, 'npm')];
+  }
   const bundled = path.join(path.dirname(process.execPath), '..', 'lib', 'node_modules', 'npm', 'bin', 'npm-cli.js');
-  return fs.existsSync(bundled) ? [process.execPath, bundled] : ['npm'];
+  if (fs.existsSync(bundled)) return [process.execPath, bundled];
+  throw new SetupError(
+    'orpo: npm was not found on PATH. It comes with Node.js (Debian, Ubuntu: apt-get install npm); install it, then run this again.',
+  );
 }
 
 function run(command, args) {
@@ -138,12 +144,7 @@ function run(command, args) {
     const ticker = setInterval(() => process.stderr.write(process.stderr.isTTY ? '.' : ''), 2000);
     child.on('error', (error) => {
       clearInterval(ticker);
-      if (error.code !== 'ENOENT') return reject(error);
-      reject(
-        new SetupError(
-          'orpo: npm was not found on PATH. It comes with Node.js (Debian, Ubuntu: apt-get install npm); install it, then run this again.',
-        ),
-      );
+      reject(new SetupError(`orpo: ${program} does not run (${error.message}).`));
     });
     child.on('close', (code) => {
       clearInterval(ticker);

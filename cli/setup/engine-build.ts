@@ -101,6 +101,7 @@ export async function probeBinding(binding: string, libraryPath: string[]): Prom
   const why =
     result.signal === 'SIGILL'
       ? 'this CPU lacks instructions that the library needs (AVX)'
-      : `exit code ${result.code ?? result.signal}\n${tailOf(result.stderr)}`;
+      : (/Error: (.*)/.exec(result.stderr)?.[1] ??
+        `exit code ${result.code ?? result.signal}\n${tailOf(result.stderr)}`);
   throw new EnvironmentIncomplete(`engine: the TensorFlow library does not load: ${why}`);
 }
