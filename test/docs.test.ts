@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { generatedFiles } from '../scripts/docs.ts';
+import { SEARCH_ATTRIBUTES } from '../shared/contract.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
@@ -60,5 +61,27 @@ describe('docs/configuration.md', () => {
     const page = read('docs/configuration.md');
     expect(names.length).toBeGreaterThan(3);
     expect(names.map((match) => match[1]).filter((name) => !page.includes(`\`${name}\``))).toEqual([]);
+  });
+});
+
+describe('docker-compose.yml', () => {
+  it('registers every search attribute with its type', () => {
+    const registered = [...read('docker-compose.yml').matchAll(/- --search-attribute\n\s+- (\w+)=(\w+)/g)];
+    const types = Object.fromEntries(registered.map(([, name, type]) => [name, type?.toUpperCase()]));
+    expect(types).toEqual(SEARCH_ATTRIBUTES);
+  });
+});
+
+describe('Dockerfile', () => {
+  it('is let see every path that it copies', () => {
+    const visible = read('.dockerignore')
+      .split('\n')
+      .filter((line) => line.startsWith('!'));
+    const copied = [...read('Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap((match) =>
+      (match[1] ?? '').split(' '),
+    );
+    expect(copied.length).toBeGreaterThan(8);
+    expect(copied.filter((path) => !visible.includes(`!${path}`))).toEqual([]);
+    expect(copied.filter((path) => !existsSync(join(ROOT, path)))).toEqual([]);
   });
 });
