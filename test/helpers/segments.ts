@@ -1,6 +1,5 @@
 /** Runs segments as the workflow does, ends them as a kill does, and says what came of a run. */
 import { mkdtemp, readFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CheckpointRef, SegmentResult } from '../../shared/records.ts';
 import { loadCheckpoint } from '../../training/checkpoint/checkpoint.ts';
@@ -23,9 +22,9 @@ export interface FinishedRun {
   results: SegmentResult[];
 }
 
-/** The same run with an output of its own; base and tokens are shared. */
+/** The same run with an output of its own beside the first; base and tokens are shared. */
 export async function freshOutput(input: SegmentInput): Promise<SegmentInput> {
-  return { ...input, output: await mkdtemp(join(tmpdir(), 'orpo-segment-run-')) };
+  return { ...input, output: await mkdtemp(`${input.output}-`) };
 }
 
 /** Segments in turn until the run is over. */

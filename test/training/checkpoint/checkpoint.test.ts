@@ -1,6 +1,5 @@
 import { execFile } from 'node:child_process';
 import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { beforeEach, describe, expect, test } from 'vitest';
@@ -16,10 +15,13 @@ import {
   saveCheckpoint,
 } from '../../../training/checkpoint/checkpoint.ts';
 import { smallCheckpoint } from '../../helpers/checkpoints.ts';
+import { scratchFolder } from '../../helpers/scratch.ts';
+
+const scratch = scratchFolder();
 
 let output: string;
 beforeEach(async () => {
-  output = await mkdtemp(join(tmpdir(), 'orpo-checkpoint-'));
+  output = await mkdtemp(join(scratch, 'orpo-checkpoint-'));
 });
 
 const save = (step: number, token: number) => saveCheckpoint(output, smallCheckpoint(step, token));
@@ -60,7 +62,7 @@ describe('a checkpoint', () => {
 
   test('equal content has an equal reference hash: nothing in it depends on the time of writing', async () => {
     const first = await save(3, 1000);
-    const other = await mkdtemp(join(tmpdir(), 'orpo-checkpoint-'));
+    const other = await mkdtemp(join(scratch, 'orpo-checkpoint-'));
     const second = await saveCheckpoint(other, smallCheckpoint(3, 1000));
     expect(second.ref.sha256).toBe(first.ref.sha256);
   });

@@ -1,5 +1,4 @@
 import { mkdir, mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { AttemptSuperseded, CheckpointIncompatible } from '../../../shared/errors.ts';
@@ -7,10 +6,13 @@ import type { CheckpointRef } from '../../../shared/records.ts';
 import { saveCheckpoint } from '../../../training/checkpoint/checkpoint.ts';
 import { adopt, listAttempts, mustBeNewest, nextToken, prune } from '../../../training/checkpoint/lineage.ts';
 import { smallCheckpoint } from '../../helpers/checkpoints.ts';
+import { scratchFolder } from '../../helpers/scratch.ts';
+
+const scratch = scratchFolder();
 
 let output: string;
 beforeEach(async () => {
-  output = await mkdtemp(join(tmpdir(), 'orpo-lineage-'));
+  output = await mkdtemp(join(scratch, 'orpo-lineage-'));
 });
 
 const save = async (step: number, token: number, lineage = 'main'): Promise<CheckpointRef> =>

@@ -1,5 +1,4 @@
 import { mkdtemp, readFile, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { DatasetInvalid } from '../../../shared/errors.ts';
@@ -14,6 +13,9 @@ import {
   trainerState,
   writeMetrics,
 } from '../../../training/report/metrics.ts';
+import { scratchFolder } from '../../helpers/scratch.ts';
+
+const scratch = scratchFolder();
 
 const rows = [
   epochRow({ step: 0, epoch: 0 }, {}, { eval_loss: 3 }),
@@ -106,7 +108,7 @@ describe('files', () => {
   });
 
   test('writing and reading an output folder', async () => {
-    const output = await mkdtemp(join(tmpdir(), 'orpo-metrics-'));
+    const output = await mkdtemp(join(scratch, 'orpo-metrics-'));
     await writeMetrics(output, rows, info);
     expect(await readMetrics(output)).toEqual(rows);
     expect(JSON.parse(await readFile(join(output, 'trainer_state.json'), 'utf8'))).toEqual(trainerState(rows, info));

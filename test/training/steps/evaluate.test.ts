@@ -1,6 +1,5 @@
 /** The evaluation of a run on the tiny model with the real engine, and its resume on an engine of plain arithmetic. */
 import { mkdtemp, readFile, truncate } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { CheckpointIncompatible, Preempted } from '../../../shared/errors.ts';
@@ -11,6 +10,9 @@ import { loadTokenizer } from '../../../training/tokenizer/load.ts';
 import { createPlainStep, plainScores } from '../../helpers/plain-step.ts';
 import { quiet, trainAll } from '../../helpers/segments.ts';
 import { makeTinyRun, tinyPairs } from '../../helpers/tiny-run.ts';
+import { scratchFolder } from '../../helpers/scratch.ts';
+
+const scratch = scratchFolder();
 
 vi.hoisted(() => {
   process.env['TF_NUM_INTRAOP_THREADS'] = '1';
@@ -22,7 +24,7 @@ let input: EvaluateInput;
 let result: EvaluationResult | null;
 
 beforeAll(async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'orpo-evaluate-'));
+  const folder = await mkdtemp(join(scratch, 'orpo-evaluate-'));
   const run = await makeTinyRun(folder, { train: 32, test: 24, training: { epochs: 3, learningRate: 2e-2 } });
   const { results } = await trainAll(run);
   input = { ...run, from: results.at(-1)?.checkpoint ?? { uri: '', step: 0, sha256: '' } };
@@ -79,7 +81,7 @@ describe('the evaluation of a run', () => {
 });
 
 describe('an evaluation that was disturbed', () => {
-  const elsewhere = async () => ({ ...input, output: await mkdtemp(join(tmpdir(), 'orpo-evaluate-')) });
+  const elsewhere = async () => ({ ...input, output: await mkdtemp(join(scratch, 'orpo-evaluate-')) });
 
   test('keeps the base’s part when it is asked to leave, and does the rest later', async () => {
     const fresh = await elsewhere();
@@ -136,7 +138,7 @@ describe('what an evaluation refuses or leaves out', () => {
 
   test('the validation split serves where there is no test split, and null where there is neither', async () => {
     const { counts, splits } = input.tokens;
-    const output = await mkdtemp(join(tmpdir(), 'orpo-evaluate-'));
+    const output = await mkdtemp(join(scratch, 'orpo-evaluate-'));
     const validation = { ...input.tokens, counts: { ...counts, test: 0 }, splits: { ...splits, test: null } };
     expect(await evaluateRun({ ...input, output, tokens: validation }, quiet, { createStep })).toMatchObject({
       split: 'validation',
@@ -151,7 +153,7 @@ describe('what an evaluation refuses or leaves out', () => {
   });
 
   test('weights trained on another base or by another method are refused', async () => {
-    const output = await mkdtemp(join(tmpdir(), 'orpo-evaluate-'));
+    const output = await mkdtemp(join(scratch, 'orpo-evaluate-'));
     const other = { ...input, output, model: { ...input.model, weightsSha256: 'other' } };
     await expect(evaluateRun(other, quiet, { createStep })).rejects.toThrow(CheckpointIncompatible);
     await expect(evaluateRun(other, quiet, { createStep })).rejects.toThrow('base weights: ba5e there, other here');
@@ -160,7 +162,7 @@ describe('what an evaluation refuses or leaves out', () => {
   });
 
   test('a damaged checkpoint is refused', async () => {
-    const output = await mkdtemp(join(tmpdir(), 'orpo-evaluate-'));
+    const output = await mkdtemp(join(scratch, 'orpo-evaluate-'));
     const from = { ...input.from, sha256: 'ab'.repeat(32) };
     await expect(evaluateRun({ ...input, output, from }, quiet, { createStep })).rejects.toThrow('it is damaged');
   });

@@ -3,7 +3,6 @@
  * tells whether a step was left out or repeated.
  */
 import { mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { AttemptSuperseded, CheckpointIncompatible, DatasetInvalid, Preempted } from '../../../shared/errors.ts';
@@ -24,6 +23,9 @@ import {
   type FinishedRun,
 } from '../../helpers/segments.ts';
 import { makeTinyRun } from '../../helpers/tiny-run.ts';
+import { scratchFolder } from '../../helpers/scratch.ts';
+
+const scratch = scratchFolder();
 
 let templateInput: SegmentInput;
 let reference: { digest: string; metrics: string };
@@ -31,7 +33,7 @@ let reference: { digest: string; metrics: string };
 beforeAll(async () => {
   // 10 pairs in batches of 4: steps 1–3, 4–6; a checkpoint after steps 2 and 5, and at the end of each epoch.
   const training = { checkpointEverySteps: 2, checkpointEverySeconds: 1e6 };
-  templateInput = await makeTinyRun(await mkdtemp(join(tmpdir(), 'orpo-segment-')), { training });
+  templateInput = await makeTinyRun(await mkdtemp(join(scratch, 'orpo-segment-')), { training });
   reference = await outcomeOf(await finish(templateInput));
 });
 
@@ -152,7 +154,7 @@ describe('a run is itself', () => {
   });
 
   test('tokens that changed since they were made are refused', async () => {
-    const input = await makeTinyRun(await mkdtemp(join(tmpdir(), 'orpo-segment-')));
+    const input = await makeTinyRun(await mkdtemp(join(scratch, 'orpo-segment-')));
     const { train: split } = input.tokens.splits;
     await writeFile(split.uri, Buffer.concat([await readFile(split.uri), Buffer.from('x')]));
     await expect(begin(input)).rejects.toThrow(DatasetInvalid);

@@ -4,7 +4,6 @@
  */
 import { execFile } from 'node:child_process';
 import { mkdtemp, readdir } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, test } from 'vitest';
@@ -28,6 +27,9 @@ import {
   type FinishedRun,
 } from '../../helpers/segments.ts';
 import { makeTinyRun } from '../../helpers/tiny-run.ts';
+import { scratchFolder } from '../../helpers/scratch.ts';
+
+const scratch = scratchFolder();
 
 let templateInput: SegmentInput;
 let reference: { digest: string; metrics: string };
@@ -35,7 +37,7 @@ let reference: { digest: string; metrics: string };
 beforeAll(async () => {
   // 10 pairs in batches of 4: steps 1–3, 4–6; a checkpoint after steps 2 and 5, and at the end of each epoch.
   const training = { checkpointEverySteps: 2, checkpointEverySeconds: 1e6 };
-  templateInput = await makeTinyRun(await mkdtemp(join(tmpdir(), 'orpo-segment-')), { training });
+  templateInput = await makeTinyRun(await mkdtemp(join(scratch, 'orpo-segment-')), { training });
   reference = await outcomeOf(await finish(templateInput));
 });
 
@@ -121,7 +123,7 @@ describe('the end of a run', () => {
   });
 
   test('without validation pairs there are epoch means and no best', async () => {
-    const input = await makeTinyRun(await mkdtemp(join(tmpdir(), 'orpo-segment-')), { validation: 0 });
+    const input = await makeTinyRun(await mkdtemp(join(scratch, 'orpo-segment-')), { validation: 0 });
     const { results } = await finish(input);
     expect(results.at(-1)).toMatchObject({ stop: 'done', eval: null, best: null });
     const rows = await readMetrics(input.output);

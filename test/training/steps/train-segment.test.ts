@@ -5,7 +5,6 @@
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 import type { SegmentResult } from '../../../shared/records.ts';
@@ -23,6 +22,9 @@ import {
   type FinishedRun,
 } from '../../helpers/segments.ts';
 import { makeTinyRun } from '../../helpers/tiny-run.ts';
+import { scratchFolder } from '../../helpers/scratch.ts';
+
+const scratch = scratchFolder();
 
 vi.hoisted(() => {
   process.env['TF_NUM_INTRAOP_THREADS'] = '1';
@@ -36,7 +38,7 @@ let reference: { digest: string; metrics: string; results: SegmentResult[] };
 const freshRun = () => freshOutput(templateInput);
 
 beforeAll(async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'orpo-segment-'));
+  const folder = await mkdtemp(join(scratch, 'orpo-segment-'));
   // 10 pairs in batches of 4: steps 1–3, 4–6; a checkpoint after steps 2 and 5, and at the end of each epoch.
   templateInput = await makeTinyRun(folder, { training: { checkpointEverySteps: 2, learningRate: 2e-2 } });
   const run = await trainAll(templateInput);
@@ -143,6 +145,15 @@ describe('a run killed and resumed', () => {
     await expectUndisturbed(run);
     // Steps 4, 4 and 5, 4 and 5 and 6, then 6: seven for three.
     expect(run.results[0]).toMatchObject({ resumes: 3, resumedFrom: 5, recomputedSteps: 4 });
+  });
+
+  test('with all weights trained, ends the same too', async () => {
+    const training = { checkpointEverySteps: 2, epochs: 1 };
+    const input = await makeTinyRun(join(scratch, 'full'), { training, method: { kind: 'full' } });
+    const whole = await outcomeOf(await trainAll(input));
+    const killed = await freshOutput(input);
+    await expect(trainSegment(killed, killedAfterStep(3))).rejects.toThrow(Killed);
+    expect(await outcomeOf(await trainAll({ ...killed, attemptToken: 2000 }))).toEqual(whole);
   });
 
   test('the result was lost with its worker: the next attempt reports it and computes nothing', async () => {
