@@ -4,13 +4,14 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DiskFull, OrpoError } from '../../shared/errors.ts';
 import { syncFolder } from '../checkpoint/atomic.ts';
 import { isCode, messageOf, withLock } from './lock.ts';
+import { noteOf, rangeStart, readNote, totalOf, validatorOf, writeNote } from './partial.ts';
 
 /** Why a download failed: nobody answers or the line is cut; the server has no such file or refuses it; or what came is
  *  not what was asked for. */
@@ -48,13 +49,6 @@ export interface DownloadOptions {
 export interface Downloaded {
   bytes: number;
   sha256: string;
-}
-
-/** What a partial file is of; resuming needs the same address and an unchanged file. */
-interface PartialNote {
-  url: string;
-  /** Strong ETag or Last-Modified. */
-  validator: string | null;
 }
 
 interface Transfer {
@@ -289,41 +283,6 @@ function diskFull(path: string, cause: unknown): DiskFull {
       'the download goes on from where it stopped',
     { cause },
   );
-}
-
-function totalOf(response: Response): number | null {
-  if (response.headers.get('content-encoding')) return null; // the length is the encoded one
-  const range = /\/(\d+)$/.exec(response.headers.get('content-range') ?? '');
-  if (response.status === 206) return range ? Number(range[1]) : null;
-  const length = response.headers.get('content-length');
-  return length === null ? null : Number(length);
-}
-
-function rangeStart(response: Response): number {
-  const range = /^bytes (\d+)-/.exec(response.headers.get('content-range') ?? '');
-  return range ? Number(range[1]) : -1;
-}
-
-/** If-Range takes a strong ETag or a date (RFC 9110, 13.1.5). */
-function validatorOf(response: Response): string | null {
-  const etag = response.headers.get('etag');
-  return etag && !etag.startsWith('W/') ? etag : response.headers.get('last-modified');
-}
-
-function noteOf(partial: string): string {
-  return `${partial}.json`;
-}
-
-async function readNote(partial: string): Promise<PartialNote | null> {
-  try {
-    return JSON.parse(await readFile(noteOf(partial), 'utf8')) as PartialNote;
-  } catch {
-    return null; // absent or cut short: start anew
-  }
-}
-
-async function writeNote(partial: string, note: PartialNote): Promise<void> {
-  await writeFile(noteOf(partial), JSON.stringify(note));
 }
 
 async function sizeOf(path: string): Promise<number | null> {
