@@ -89,6 +89,7 @@ async function supervised<K extends TrainerTask['kind']>(
   const isRunCanceled = (): boolean => context.cancellationDetails?.cancelRequested === true;
   return named(async () => {
     const report = createReporter(run, deps.host);
+    let figures: SegmentProgress = { phase: 'load' };
     try {
       return await withHeartbeat(TRAIN_DEADLINE_MS, (beat) =>
         runTrainer<K>(task, {
@@ -97,8 +98,9 @@ async function supervised<K extends TrainerTask['kind']>(
           // Only the workflow's own cancellation has a result; a native pause or reset, or a worker that shuts down, does not.
           stopReason: () => (isRunCanceled() ? 'pause' : 'handOver'),
           onProgress: (progress) => {
-            beat(progress);
-            report(progress);
+            figures = { ...figures, ...progress };
+            beat(figures);
+            report(figures);
           },
         }),
       );
