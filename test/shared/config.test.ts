@@ -1,10 +1,10 @@
 /**
  * From untrusted JSON to a full config: presets, messages, impossible combinations, and the published JSON Schema.
  */
-import { readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import { configJsonSchema, PRESETS, resolveConfig, runConfigSchema, type RunConfig } from '../../shared/config.ts';
+import { configJsonSchema, PRESETS, resolveConfig, runConfigSchema } from '../../shared/config.ts';
 import { ConfigInvalid } from '../../shared/errors.ts';
 
 const least = { data: { source: 'pairs.csv' } };
@@ -353,9 +353,11 @@ function walk(node: Node, at: string, visit: (at: string, node: Node) => void): 
 }
 
 describe('the example configs', () => {
-  it.each(['quickstart.json'])('%s resolves', (file) => {
-    const text = readFileSync(new URL(`../../examples/${file}`, import.meta.url), 'utf8');
-    const config: RunConfig = resolveConfig(JSON.parse(text));
-    expect(config.data.source).toBe('preferences.csv');
+  const folder = new URL('../../examples/', import.meta.url);
+  const files = readdirSync(folder).filter((name) => name.endsWith('.json') && !name.endsWith('.schema.json'));
+
+  it.each(files)('%s resolves, and names data that is there', (file) => {
+    const { data } = resolveConfig(JSON.parse(readFileSync(new URL(file, folder), 'utf8')));
+    expect(existsSync(new URL(data.source, folder))).toBe(true);
   });
 });
