@@ -229,12 +229,10 @@ export const runConfigShape = z.strictObject({
     allowed: 'a preset such as smollm2-135m-instruct, a hub id, the path of a Hugging Face folder or of a .gguf file',
   }),
   data: data.meta({ description: 'Where the pairs come from and how they become tokens.' }),
-  method: method
-    .prefault({ kind: 'lora' })
-    .meta({
-      description: 'Which weights train: adapters beside frozen ones (LoRA), or all of them.',
-      allowed: 'an object whose kind is lora or full',
-    }),
+  method: method.prefault({ kind: 'lora' }).meta({
+    description: 'Which weights train: adapters beside frozen ones (LoRA), or all of them.',
+    allowed: 'an object whose kind is lora or full',
+  }),
   orpo: orpo.prefault({}).meta({ description: 'The loss.' }),
   training: training.prefault({}).meta({ description: 'The loop: steps, learning rate, checkpoints.' }),
   engine: engine.prefault({}).meta({ description: 'How the computation is done on the machine.' }),
