@@ -54,7 +54,10 @@ export interface EngineOptions {
 export async function ensureEngine(options: EngineOptions): Promise<Engine> {
   const env = options.env ?? process.env;
   const device = options.device ?? chooseDevice(env);
-  const ready = (await findEngine(options.cacheDir, device)) ?? (await findPrebuilt(options.cacheDir));
+  // The prebuilt one serves a machine without GPU until there is a compiler for a current one.
+  const mayBePrebuilt = device === 'cpu' && findCompiler(env) === null;
+  const ready =
+    (await findEngine(options.cacheDir, device)) ?? (mayBePrebuilt ? await findPrebuilt(options.cacheDir) : null);
   const engine = ready ?? (await prepare(options, device, env));
   await linkBinding(engine.binding);
   return engine;
@@ -104,7 +107,7 @@ export interface EngineStatus {
 export async function engineStatus(cacheDir: string, env: NodeJS.ProcessEnv = process.env): Promise<EngineStatus> {
   const device = chooseDevice(env);
   const built = await inspect(cacheDir, device, true);
-  const engine = built.engine ?? (await findPrebuilt(cacheDir, true));
+  const engine = built.engine ?? (device === 'cpu' ? await findPrebuilt(cacheDir, true) : null);
   return { device, engine, problem: built.problem, linked: engine !== null && (await isLinked(engine.binding)) };
 }
 
@@ -169,7 +172,11 @@ async function prepare(options: EngineOptions, device: Device, env: NodeJS.Proce
 
 async function fallBack({ cacheDir, log }: EngineOptions, cause: EnvironmentIncomplete): Promise<Engine> {
   log(`Engine: ${firstLine(cause.message).replace(/^engine: /, '')}`);
-  log(`Engine: trying TensorFlow.js's official prebuilt binding with ${PREBUILT_LIBRARY} instead`);
+  const present = await findPrebuilt(cacheDir);
+  if (present) return present;
+  log(
+    `Engine: trying TensorFlow.js's official one, ${PREBUILT_LIBRARY}, instead: about 110 MB to download, 400 MB on disk`,
+  );
   try {
     await installPrebuilt(cacheDir);
   } catch (error) {
