@@ -52,14 +52,14 @@ export async function readPairs(path: string): Promise<PreferencePair[]> {
   return pairs;
 }
 
-/** @throws DiskFull */
+/** Writes pairs as they come, a few megabytes in memory at a time. @throws DiskFull */
 export async function writeTokens(
   path: string,
-  pairs: EncodedPair[],
+  pairs: Iterable<EncodedPair> | AsyncIterable<EncodedPair>,
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<ArtifactRef> {
-  const rows = function* () {
-    for (const { row, chosen, rejected } of pairs) {
+  const rows = async function* () {
+    for await (const { row, chosen, rejected } of pairs) {
       yield {
         row,
         chosen: packIds(chosen.ids),

@@ -69,8 +69,10 @@ function normaliseText(text: string): string {
 function checkNotEmpty(splits: Record<SplitName, PreferencePair[]>, options: SplitOptions): void {
   const { validationFraction, testFraction } = options;
   const shares = { train: 1 - validationFraction - testFraction, validation: validationFraction, test: testFraction };
+  const empty = SPLITS.filter((name) => shares[name] > 0 && splits[name].length === 0);
+  if (empty.length === 0) return;
   const prompts = new Set(SPLITS.flatMap((name) => splits[name].map(({ prompt }) => normalisePrompt(prompt)))).size;
-  const problems = SPLITS.filter((name) => shares[name] > 0 && splits[name].length === 0).map((name) => {
+  const problems = empty.map((name) => {
     const field = name === 'train' ? 'what validationFraction and testFraction leave' : `${name}Fraction`;
     return (
       `split: no row falls into ${name} (${field}: ${round(shares[name])}; distinct prompts: ${prompts}). ` +
@@ -79,7 +81,7 @@ function checkNotEmpty(splits: Record<SplitName, PreferencePair[]>, options: Spl
       ', or try another data.splitSeed'
     );
   });
-  if (problems.length > 0) throw new DatasetInvalid(problems.join('\n'), { problems });
+  throw new DatasetInvalid(problems.join('\n'), { problems });
 }
 
 /** Prompts with which a share comes out empty in one case of a hundred: (1 − share)^n = 0.01. */

@@ -11,7 +11,7 @@ import type { ArtifactRef, DatasetRef, TokensRef } from '../../shared/records.ts
 import { writeFileAtomic } from '../checkpoint/atomic.ts';
 import { encodePair, resolvePromptFormat } from '../data/encode.ts';
 import type { EncodeOptions } from '../data/encode.ts';
-import type { EncodedPair } from '../data/encoded.ts';
+import type { EncodedPair, EncodedSequence } from '../data/encoded.ts';
 import { readPairs, writeTokens } from '../data/split-files.ts';
 import type { PreferencePair } from '../data/preference.ts';
 import { lengthStats } from '../data/report.ts';
@@ -40,11 +40,21 @@ interface DroppedRow {
   isOverlength: boolean;
 }
 
+/** What is remembered of a split; its ids go to disk as they come. */
 interface TokenizedSplit {
-  pairs: EncodedPair[];
   dropped: DroppedRow[];
   /** Pairs whose answers hold special tokens before their end. */
   withSpecials: number;
+  /** Tokens of each kept pair. */
+  lengths: { prompt: number[]; chosen: number[]; rejected: number[] };
+}
+
+type WrittenSplit = TokenizedSplit & { file: ArtifactRef };
+
+interface WrittenSplits {
+  train: WrittenSplit;
+  validation: WrittenSplit | null;
+  test: WrittenSplit | null;
 }
 
 /** What `data/tokens-report.json` holds for a split, lengths in tokens. */
@@ -72,14 +82,29 @@ export async function tokenizeSplits(input: TokenizeInput): Promise<TokensRef> {
   const total = dataset.counts.train + dataset.counts.validation + dataset.counts.test;
   let done = 0;
   const onPair = () => input.onProgress?.(++done, total);
-  const tokenized: Partial<Record<SplitName, TokenizedSplit>> = {};
-  for (const name of SPLITS) {
-    const ref = dataset.splits[name];
-    if (ref !== null)
-      tokenized[name] = await tokenizeSplit(await readPairs(ref.uri), tokenizer, options, { signal, onPair });
+  const work = { tokenizer, options, signal, onPair };
+  const tokenize = (name: SplitName, { uri }: ArtifactRef) => tokenizeSplit(uri, tokensPath(output, name), work);
+  const tokenizeOrRemove = async (name: 'validation' | 'test') => {
+    const split = dataset.splits[name];
+    if (split !== null) return tokenize(name, split);
+    await rm(tokensPath(output, name), { force: true });
+    return null;
+  };
+  const tokenized: WrittenSplits = {
+    train: await tokenize('train', dataset.splits.train),
+    validation: await tokenizeOrRemove('validation'),
+    test: await tokenizeOrRemove('test'),
+  };
+  const problem = findProblem(tokenized, config);
+  if (problem !== null) {
+    for (const name of SPLITS) await rm(tokensPath(output, name), { force: true });
+    throw problem;
   }
-  checkSplits(tokenized, config);
-  return writeSplits(tokenized, { folder: join(output, 'data'), promptFormat, signal });
+  return writeReport(tokenized, { output, promptFormat });
+}
+
+function tokensPath(output: string, name: SplitName): string {
+  return join(output, 'data', `tokens-${name}.parquet`);
 }
 
 async function checkFits(tokenizer: Tokenizer, modelFolder: string): Promise<void> {
@@ -88,57 +113,68 @@ async function checkFits(tokenizer: Tokenizer, modelFolder: string): Promise<voi
   if (typeof vocabSize === 'number') checkTokenizerFits(tokenizer, vocabSize);
 }
 
-async function tokenizeSplit(
+interface SplitWork {
+  tokenizer: Tokenizer;
+  options: EncodeOptions;
+  signal: AbortSignal | undefined;
+  onPair: () => void;
+}
+
+/** Reads pairs from one file and writes their ids to another, pair by pair. */
+async function tokenizeSplit(from: string, to: string, work: SplitWork): Promise<WrittenSplit> {
+  const split: TokenizedSplit = { dropped: [], withSpecials: 0, lengths: { prompt: [], chosen: [], rejected: [] } };
+  const file = await writeTokens(to, encodeAll(await readPairs(from), split, work), { signal: work.signal });
+  return { ...split, file };
+}
+
+async function* encodeAll(
   pairs: PreferencePair[],
-  tokenizer: Tokenizer,
-  options: EncodeOptions,
-  hooks: { signal: AbortSignal | undefined; onPair: () => void },
-): Promise<TokenizedSplit> {
-  const split: TokenizedSplit = { pairs: [], dropped: [], withSpecials: 0 };
+  split: TokenizedSplit,
+  { tokenizer, options, signal, onPair }: SplitWork,
+): AsyncGenerator<EncodedPair> {
   // Under `error` the rows are collected first, so that all of them are reported together.
   const overlength = options.overlength === 'error' ? 'drop' : options.overlength;
   let turnStart = performance.now();
   for (const pair of pairs) {
-    hooks.signal?.throwIfAborted();
+    signal?.throwIfAborted();
     const result = encodePair(pair, tokenizer, { ...options, overlength });
-    if ('encoded' in result) {
-      split.pairs.push(result.encoded);
-      if (hasSpecials(result.encoded, tokenizer)) split.withSpecials++;
-    } else {
+    if ('dropped' in result) {
       split.dropped.push({ row: pair.row, reason: result.dropped, isOverlength: result.isOverlength ?? false });
+    } else {
+      note(split, result.encoded, tokenizer);
+      yield result.encoded;
     }
-    hooks.onPair();
+    onPair();
     if (performance.now() - turnStart < TURN_MS) continue;
     await nextTurn();
     turnStart = performance.now();
   }
-  return split;
+}
+
+function note(split: TokenizedSplit, { chosen, rejected }: EncodedPair, tokenizer: Tokenizer): void {
+  split.lengths.prompt.push(chosen.promptLength);
+  split.lengths.chosen.push(chosen.ids.length - chosen.promptLength);
+  split.lengths.rejected.push(rejected.ids.length - rejected.promptLength);
+  if (hasSpecials(chosen, tokenizer) || hasSpecials(rejected, tokenizer)) split.withSpecials++;
 }
 
 /** A special token inside an answer was text such as "<|im_end|>" in the source. TRL's doubled end token is none. */
-function hasSpecials({ chosen, rejected }: EncodedPair, tokenizer: Tokenizer): boolean {
-  return [chosen, rejected].some(({ ids, promptLength }) => {
-    const end = ids.at(-1);
-    return ids.slice(promptLength, -1).some((id) => id !== end && tokenizer.specialIds.has(id));
-  });
+function hasSpecials({ ids, promptLength }: EncodedSequence, tokenizer: Tokenizer): boolean {
+  const end = ids.at(-1);
+  return ids.slice(promptLength, -1).some((id) => id !== end && tokenizer.specialIds.has(id));
 }
 
-function checkSplits(tokenized: Partial<Record<SplitName, TokenizedSplit>>, config: RunConfig): void {
-  const found = SPLITS.flatMap((name) => {
-    const split = tokenized[name];
-    return split === undefined ? [] : [{ name, ...split }];
-  });
-  const dropped = found.flatMap((split) => split.dropped);
+function findProblem(tokenized: WrittenSplits, config: RunConfig): DatasetInvalid | null {
+  const dropped = SPLITS.flatMap((name) => tokenized[name]?.dropped ?? []);
   if (config.data.overlength === 'error' && dropped.length > 0) {
-    throw refused(`tokenize: ${dropped.length} rows cannot be used and data.overlength is "error"`, dropped);
+    return refused(`tokenize: ${dropped.length} rows cannot be used and data.overlength is "error"`, dropped);
   }
-  const emptied = found.find((split) => split.pairs.length === 0);
-  if (emptied !== undefined) {
-    throw refused(
-      `tokenize: all ${emptied.dropped.length} rows of the ${emptied.name} split are left out`,
-      emptied.dropped,
-    );
+  for (const name of SPLITS) {
+    const split = tokenized[name];
+    if (split === null || split.lengths.prompt.length > 0) continue;
+    return refused(`tokenize: all ${split.dropped.length} rows of the ${name} split are left out`, split.dropped);
   }
+  return null;
 }
 
 function refused(what: string, dropped: DroppedRow[]): DatasetInvalid {
@@ -151,45 +187,43 @@ function refused(what: string, dropped: DroppedRow[]): DatasetInvalid {
   return new DatasetInvalid([what, ...shown, ...more, advice].join('\n'), { problems });
 }
 
-async function writeSplits(
-  tokenized: Partial<Record<SplitName, TokenizedSplit>>,
-  to: { folder: string; promptFormat: string; signal: AbortSignal | undefined },
+async function writeReport(
+  tokenized: WrittenSplits,
+  { output, promptFormat }: { output: string; promptFormat: string },
 ): Promise<TokensRef> {
-  const write = async (name: SplitName): Promise<ArtifactRef | null> => {
-    const path = join(to.folder, `tokens-${name}.parquet`);
-    const split = tokenized[name];
-    if (split !== undefined) return writeTokens(path, split.pairs, { signal: to.signal });
-    await rm(path, { force: true });
-    return null;
-  };
-  const train = await write('train');
-  if (train === null) throw new DatasetInvalid('tokenize: there is no train split; run load-and-split again');
-  const splits = { train, validation: await write('validation'), test: await write('test') };
-  const count = (name: SplitName) => tokenized[name]?.pairs.length ?? 0;
-  const counts = { train: count('train'), validation: count('validation'), test: count('test') };
+  const count = (name: SplitName) => tokenized[name]?.lengths.prompt.length ?? 0;
   const dropped = SPLITS.reduce((sum, name) => sum + (tokenized[name]?.dropped.length ?? 0), 0);
   const withSpecials = SPLITS.reduce((sum, name) => sum + (tokenized[name]?.withSpecials ?? 0), 0);
   const warnings = [
     ...(dropped > 0 ? [`${dropped} rows were left out while tokenizing; see data/tokens-report.json`] : []),
     ...(withSpecials > 0 ? [`${withSpecials} pairs have special tokens of the model in their answers' text`] : []),
   ];
-  const report = { promptFormat: to.promptFormat, warnings, splits: reportSplits(tokenized) };
-  await writeFileAtomic(join(to.folder, 'tokens-report.json'), `${JSON.stringify(report, null, 2)}\n`);
-  return { counts, dropped, splits, warnings };
+  const report = { promptFormat, warnings, splits: reportSplits(tokenized) };
+  await writeFileAtomic(join(output, 'data', 'tokens-report.json'), `${JSON.stringify(report, null, 2)}\n`);
+  return {
+    counts: { train: count('train'), validation: count('validation'), test: count('test') },
+    dropped,
+    splits: {
+      train: tokenized.train.file,
+      validation: tokenized.validation?.file ?? null,
+      test: tokenized.test?.file ?? null,
+    },
+    warnings,
+  };
 }
 
-function reportSplits(tokenized: Partial<Record<SplitName, TokenizedSplit>>): Partial<Record<SplitName, SplitTokens>> {
+function reportSplits(tokenized: WrittenSplits): Partial<Record<SplitName, SplitTokens>> {
   const report: Partial<Record<SplitName, SplitTokens>> = {};
   for (const name of SPLITS) {
     const split = tokenized[name];
-    if (split === undefined) continue;
-    const { pairs, dropped } = split;
+    if (split === null) continue;
+    const { prompt, chosen, rejected } = split.lengths;
     report[name] = {
-      pairs: pairs.length,
-      dropped,
-      prompt: lengthStats(pairs.map(({ chosen }) => chosen.promptLength)),
-      chosen: lengthStats(pairs.map(({ chosen }) => chosen.ids.length - chosen.promptLength)),
-      rejected: lengthStats(pairs.map(({ rejected }) => rejected.ids.length - rejected.promptLength)),
+      pairs: prompt.length,
+      dropped: split.dropped,
+      prompt: lengthStats(prompt),
+      chosen: lengthStats(chosen),
+      rejected: lengthStats(rejected),
     };
   }
   return report;

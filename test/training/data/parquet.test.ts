@@ -1,6 +1,8 @@
+import { execFile } from 'node:child_process';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { DatasetInvalid } from '../../../shared/errors.ts';
 import type { EncodedPair } from '../../../training/data/encoded.ts';
@@ -237,5 +239,22 @@ describe('token files', () => {
       expect(first).toEqual({ row: 0 });
       break;
     }
+  });
+});
+
+describe('a disk that refuses more bytes', () => {
+  it('is DiskFull, with nothing left behind and no unhandled rejection', async () => {
+    // A file size limit of 8 KiB stands for a full disk: the write itself fails, in the middle of the file.
+    const program = `
+      import { writePairs } from ${JSON.stringify(new URL('../../../training/data/split-files.ts', import.meta.url).href)};
+      const pairs = Array.from({ length: 9000 }, (_, i) => ({ row: i + 1, prompt: 'p'.repeat(1000), chosen: 'c', rejected: 'r' }));
+      writePairs(process.argv[1], pairs).catch((error) => console.log(error.name, error.message));
+    `;
+    const path = join(folder, 'limited', 'pairs.parquet');
+    const shell = 'ulimit -f 8; exec "$0" --import tsx --input-type=module --eval "$1" "$2"';
+    const { stdout, stderr } = await promisify(execFile)('sh', ['-c', shell, process.execPath, program, path]);
+    expect(stderr).toBe('');
+    expect(stdout).toMatch(/^DiskFull .*pairs\.parquet: could not be written, no space left \(EFBIG\)/);
+    expect(await readdir(join(folder, 'limited'))).toEqual([]);
   });
 });
