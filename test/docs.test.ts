@@ -64,6 +64,20 @@ describe('docs/configuration.md', () => {
   });
 });
 
+describe('docs/dependencies.md', () => {
+  it('says of every package why it is here', () => {
+    const { dependencies, devDependencies } = JSON.parse(read('package.json')) as Record<
+      string,
+      Record<string, string>
+    >;
+    const page = read('docs/dependencies.md');
+    const names = Object.keys({ ...dependencies, ...devDependencies }).filter(
+      (name) => !name.startsWith('@temporalio/'),
+    );
+    expect(names.filter((name) => !page.includes(`**${name}**`))).toEqual([]);
+  });
+});
+
 describe('docker-compose.yml', () => {
   it('registers every search attribute with its type', () => {
     const registered = [...read('docker-compose.yml').matchAll(/- --search-attribute\n\s+- (\w+)=(\w+)/g)];
