@@ -52,6 +52,7 @@ const FIXED_FIELDS: Record<string, unknown> = {
   target_parameters: null,
   task_type: 'CAUSAL_LM',
   trainable_token_indices: null,
+  use_bdlora: null,
   use_dora: false,
   use_qalora: false,
 };
@@ -70,9 +71,13 @@ const REFUSED_FIELDS = [
   'rank_pattern',
   'target_parameters',
   'trainable_token_indices',
+  'use_bdlora',
   'use_dora',
   'use_qalora',
 ];
+
+/** Ways to start that leave the base's weights as they are; PiSSA, OLoRA, CorDA and LoftQ change them. */
+const KNOWN_INITS: unknown[] = [undefined, null, true, false, 'gaussian', 'eva', 'orthogonal'];
 
 /** Writes an adapter folder that PEFT loads.
  *  @param state - trained tensors under PEFT's names
@@ -122,6 +127,10 @@ export async function readAdapterShape(folder: string): Promise<AdapterShape> {
     if (value === undefined || isUnset(value, FIXED_FIELDS[name])) continue;
     problems.push(`${name} is ${JSON.stringify(value)}; supported is ${JSON.stringify(FIXED_FIELDS[name])}`);
   }
+  if (!KNOWN_INITS.includes(fields['init_lora_weights'])) {
+    const value = JSON.stringify(fields['init_lora_weights']);
+    problems.push(`init_lora_weights is ${value}, which changes the base's weights too; supported is true`);
+  }
   const number = (name: string, integer: boolean): number => {
     const value = fields[name];
     if (typeof value === 'number' && value > 0 && (!integer || Number.isInteger(value))) return value;
@@ -163,7 +172,7 @@ async function readFields(path: string, folder: string): Promise<Record<string, 
 /** Equal to ours, or one of the ways in which releases of PEFT write "not set". */
 function isUnset(value: unknown, ours: unknown): boolean {
   if (JSON.stringify(value) === JSON.stringify(ours)) return true;
-  if (ours !== null && typeof ours !== 'object') return false;
+  if (typeof ours === 'string') return false;
   return value === null || (typeof value === 'object' && Object.keys(value).length === 0);
 }
 

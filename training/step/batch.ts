@@ -4,6 +4,7 @@
  * The last id of a sequence predicts nothing that counts, so it is a target but no input.
  */
 import { tf, type Tensor } from '../tf.ts';
+import { DatasetInvalid } from '../../shared/errors.ts';
 import type { EncodedPair, EncodedSequence } from '../data/encoded.ts';
 
 export type NllScope = 'prompt+completion' | 'completion';
@@ -76,8 +77,10 @@ interface Slot {
   nll: boolean;
 }
 
-/** Lays out pairs for one forward pass. The caller owns the tensors (`tf.dispose(batch)` frees them all). */
+/** Lays out pairs for one forward pass. The caller owns the tensors (`dispose(batch)` frees them all).
+ *  @throws DatasetInvalid where an answer has no token, whose mean would be 0/0 */
 export function buildMicroBatch(pairs: EncodedPair[], nllScope: NllScope): MicroBatch {
+  mustHaveAnswers(pairs);
   const sequences = [...pairs.map((pair) => pair.chosen), ...pairs.map((pair) => pair.rejected)];
   const keys = [...pairs.map(({ row }) => `${row}/chosen`), ...pairs.map(({ row }) => `${row}/rejected`)];
   const slots = slotsOf(sequences, pairs.length, nllScope);
@@ -105,6 +108,25 @@ export function buildMicroBatch(pairs: EncodedPair[], nllScope: NllScope): Micro
     nllCounts,
     tokenCount: sequences.reduce((sum, { ids }) => sum + ids.length, 0),
   };
+}
+
+function mustHaveAnswers(pairs: EncodedPair[]): void {
+  const problems = pairs.flatMap(({ row, chosen, rejected }) =>
+    Object.entries({ chosen, rejected })
+      .filter(([, { ids, promptLength }]) => ids.length <= Math.max(promptLength, 1))
+      .map(
+        ([side, { ids }]) =>
+          `row ${row}: ${side} has ${ids.length} ids and none of them is an answer's that can be predicted`,
+      ),
+  );
+  if (problems.length > 0) {
+    throw new DatasetInvalid(
+      `${problems.join('\n')}\nEvery answer needs a token after the prompt; tokenize the data again`,
+      {
+        problems,
+      },
+    );
+  }
 }
 
 /** Positions that count: in a chosen sequence those of the NLL's scope, in a rejected one those of the answer. */

@@ -5,7 +5,7 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { RunConfig } from '../../shared/config.ts';
-import { CheckpointIncompatible, NonFiniteLoss } from '../../shared/errors.ts';
+import { CheckpointIncompatible, ConfigInvalid, NonFiniteLoss } from '../../shared/errors.ts';
 import type { EncodedPair } from '../data/encoded.ts';
 import { generateGreedy } from '../generate.ts';
 import type { Decoder, Keep } from '../model/decoder.ts';
@@ -88,6 +88,8 @@ async function runStep(
   { learningRate, stepIndex }: { learningRate: number; stepIndex: number },
 ): Promise<StepResult> {
   const { orpo, microBatch, maxGradNorm, weightDecay } = engine.options;
+  if (engine.names.length === 0)
+    throw new ConfigInvalid('step: this is the base model alone, nothing trains; give a method');
   const groups = microBatches(pairs, microBatch, orpo.nllReduction !== 'micro-batch');
   const { gradients, scores, tokens } = await sumOverMicroBatches(engine, groups, stepIndex);
   try {
