@@ -42,13 +42,13 @@ export function createCpuActivities(deps: ActivityDeps) {
 
     loadAndSplit: ({ run }: { run: ResolvedRun }): Promise<DatasetRef> =>
       step((beat, signal) =>
-        loadAndSplit({ config: run.config, output: run.output, onProgress: counted('rows', beat), signal }),
+        loadAndSplit({ config: run.config, output: run.output, onProgress: counted('read', beat), signal }),
       ),
 
     tokenize: ({ run, dataset }: { run: ResolvedRun; dataset: DatasetRef }): Promise<TokensRef> =>
       step(async (beat, signal) => {
         const base = await resolveBase(run.config.model, { cacheDir: deps.cacheDir, onProgress: beat, signal });
-        const onProgress = counted('pairs', beat);
+        const onProgress = counted('tokenized', beat);
         const { config, output } = run;
         return tokenizeSplits({ config, output, dataset, modelFolder: base.folder, onProgress, signal });
       }),

@@ -137,7 +137,7 @@ function trainerEnv(deps: GpuDeps, model: ModelRef): Record<string, string> {
 function createReporter(run: ResolvedRun, worker: string): (progress: SegmentProgress) => void {
   const { info, client } = Context.current();
   const handle = client.workflow.getHandle(info.workflowExecution?.workflowId ?? '', info.workflowExecution?.runId);
-  let last = Date.now() - REPORT_EVERY_MS + 5_000;
+  let last = 0;
   return (progress) => {
     if (Date.now() - last < REPORT_EVERY_MS) return;
     last = Date.now();

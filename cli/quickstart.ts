@@ -3,7 +3,6 @@
  * workflow on a private server, shows what came out. Its run stays in the database that `./orpo dev` opens.
  */
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { withClient } from './connection.ts';
@@ -31,7 +30,6 @@ export async function quickstart(options: QuickstartOptions): Promise<number> {
   say(`base model: ${base.source}`);
 
   const files = serverFiles(home);
-  if (existsSync(`${files.database}.lock`)) say('checking whether ./orpo dev is running …');
   const stack = await startStack({ cli, ...files, home });
   const stop = async (): Promise<void> => {
     if (!options.keep) await stack.stop();

@@ -3,7 +3,7 @@
  */
 import { resolve } from 'node:path';
 import { resolveConfig } from '../shared/config.ts';
-import { loadAndSplit } from '../training/steps/load-and-split.ts';
+import { splitFile } from '../training/steps/load-and-split.ts';
 import { readConfigFile } from './config-file.ts';
 import { EXIT, say, sayJson } from './output.ts';
 
@@ -12,7 +12,7 @@ export async function split(path: string, options: { out: string; json?: boolean
   const config = path.endsWith('.json')
     ? (await readConfigFile(path)).config
     : resolveConfig({ data: { source: resolve(path) } });
-  const dataset = await loadAndSplit({ config, output: resolve(options.out) });
+  const dataset = await splitFile({ data: config.data, folder: resolve(options.out) });
   if (options.json) {
     sayJson(dataset);
     return EXIT.completed;

@@ -162,7 +162,7 @@ async function trainEpochs(training: Training): Promise<SegmentResult[]> {
       await condition(() => control.want !== 'pause');
     }
     if (control.want === 'stop') return segments;
-    enter('training');
+    enter('waitingForWorker');
     const segment = await trainSegment(training, segments.at(-1)?.checkpoint ?? null);
     segments.push(segment);
     absorb(progress, segment);
@@ -249,6 +249,7 @@ function handleMessages(control: Control, progress: Progress, refresh: () => voi
   );
   setHandler(reportProgressSignal, (figures) => {
     Object.assign(progress, figures);
+    if (progress.phase === 'waitingForWorker') progress.phase = 'training';
     refresh();
   });
 }

@@ -26,7 +26,8 @@ def main(folder: Path, source: Path | None) -> None:
         assert table.schema.names == ["row", "prompt", "chosen", "rejected", "form"], table.schema
         if records is not None:
             for pair in pairs:
-                assert {k: pair[k] for k in ("prompt", "chosen", "rejected")} == records[pair["row"]], pair["row"]
+                record = records[pair["row"]]
+                assert all(pair[k] == record[k] for k in ("prompt", "chosen", "rejected")), pair["row"]
         print(f"{name}: {len(pairs)} pairs, {pq.ParquetFile(folder / f'{name}.parquet').num_row_groups} row groups")
         tokens_path = folder / f"tokens-{name}.parquet"
         if tokens_path.exists():
