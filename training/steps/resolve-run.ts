@@ -11,7 +11,9 @@ import { pipeline } from 'node:stream/promises';
 import { resolveConfig, type RunConfig } from '../../shared/config.ts';
 import { ConfigInvalid, DatasetInvalid, ModelNotFound, OutputInUse } from '../../shared/errors.ts';
 import type { ResolvedRun } from '../../shared/records.ts';
+import { readAdapterShape } from '../checkpoint/adapter.ts';
 import { writeFileAtomic } from '../checkpoint/atomic.ts';
+import { canonicalJson } from '../checkpoint/identity.ts';
 import { readRun } from './save.ts';
 
 /** Who works on an output: a workflow, or a process of `--local`. Stands in `owner.json`. */
@@ -50,6 +52,7 @@ export async function resolveRun(request: ResolveRunInput): Promise<ResolvedRun>
   await mustStayInside(request.root, config);
   const dataSha256 = await hashSource(config.data.source);
   await mustExist(config);
+  await mustAgreeWithAdapter(request.input, config);
   const configHash = hashOf(config);
   const { output, finished, lineage } = await claim(config, { configHash, dataSha256 }, request);
   return {
@@ -68,14 +71,6 @@ export async function resolveRun(request: ResolveRunInput): Promise<ResolvedRun>
 export function hashOf(config: RunConfig): string {
   const { output: _output, limits: _limits, ifExists: _ifExists, ...decisive } = config;
   return createHash('sha256').update(canonicalJson(decisive)).digest('hex');
-}
-
-function canonicalJson(value: unknown): string {
-  return JSON.stringify(value, (_key, inner: unknown) =>
-    typeof inner === 'object' && inner !== null && !Array.isArray(inner)
-      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : inner,
-  );
 }
 
 function absolutePaths(config: RunConfig, { home, workflowId }: ResolveRunInput): RunConfig {
@@ -143,12 +138,41 @@ async function hashSource(source: string): Promise<string> {
 async function mustExist(config: RunConfig): Promise<void> {
   const folders: [string, string][] = [];
   if (isAbsolute(config.model)) folders.push(['model', config.model]);
-  if (config.method.kind === 'lora' && config.method.initFrom) folders.push(['method.initFrom', config.method.initFrom]);
+  if (config.method.kind === 'lora' && config.method.initFrom)
+    folders.push(['method.initFrom', config.method.initFrom]);
   for (const [field, path] of folders) {
     await access(path).catch(() => {
-      throw new ModelNotFound(`${field}: ${path} on host ${hostname()}: nothing there; give a folder or file that this machine can read`);
+      throw new ModelNotFound(
+        `${field}: ${path} on host ${hostname()}: nothing there; give a folder or file that this machine can read`,
+      );
     });
   }
+}
+
+/** With `initFrom` the adapter's own shape holds; a different value that the user wrote is a contradiction. */
+async function mustAgreeWithAdapter(input: unknown, config: RunConfig): Promise<void> {
+  if (config.method.kind !== 'lora' || config.method.initFrom === null) return;
+  const { initFrom } = config.method;
+  const given = (input as { method: Record<string, unknown> }).method;
+  const shape = await readAdapterShape(initFrom);
+  const keys = ['rank', 'alpha', 'rsLora', 'targetModules', 'layers'] as const;
+  const problems = keys
+    .filter((key) => key in given && !isSame(given[key], shape[key]))
+    .map(
+      (key) =>
+        `method.${key}: got ${JSON.stringify(given[key])}; the adapter in method.initFrom has ${JSON.stringify(shape[key])}; leave it out`,
+    );
+  if (problems.length === 0) return;
+  throw new ConfigInvalid(
+    `config: it contradicts the adapter ${initFrom}\n${problems.map((line) => `  - ${line}`).join('\n')}`,
+    { problems },
+  );
+}
+
+/** `all-linear` is not compared: which modules those are, the model says. */
+function isSame(given: unknown, adapter: unknown): boolean {
+  const plain = (value: unknown): string => canonicalJson(Array.isArray(value) ? [...value].sort() : value);
+  return given === 'all-linear' || plain(given) === plain(adapter);
 }
 
 interface Identity {
@@ -188,19 +212,28 @@ async function mayContinue(
     );
   }
   const advice = 'choose another output, or set ifExists to "new" to take the next free name';
-  if (config.ifExists === 'error') throw new OutputInUse(`output: ${output} holds a run already (ifExists is "error"); ${advice}`);
+  if (config.ifExists === 'error')
+    throw new OutputInUse(`output: ${output} holds a run already (ifExists is "error"); ${advice}`);
   const changed = [
     ...(owner.configHash === identity.configHash ? [] : ['config']),
     ...(owner.dataSha256 === identity.dataSha256 ? [] : ['data']),
   ];
   if (changed.length > 0) {
-    throw new OutputInUse(`output: ${output} holds a run of another ${changed.join(' and ')}, which cannot be continued; ${advice}`);
+    throw new OutputInUse(
+      `output: ${output} holds a run of another ${changed.join(' and ')}, which cannot be continued; ${advice}`,
+    );
   }
 }
 
-async function takeOver(output: string, identity: Identity & { lineage: string }, request: ResolveRunInput): Promise<void> {
+async function takeOver(
+  output: string,
+  identity: Identity & { lineage: string },
+  request: ResolveRunInput,
+): Promise<void> {
   await mkdir(output, { recursive: true }).catch((cause: NodeJS.ErrnoException) => {
-    throw new ConfigInvalid(`output: cannot make the folder ${output} on host ${hostname()}: ${cause.message}`, { cause });
+    throw new ConfigInvalid(`output: cannot make the folder ${output} on host ${hostname()}: ${cause.message}`, {
+      cause,
+    });
   });
   const owner: Owner = {
     workflowId: request.workflowId,
