@@ -10,7 +10,9 @@ export default defineConfig({
           include: ['test/**/*.test.ts'],
           exclude: ['test/e2e/**', '**/node_modules/**'],
           pool: 'forks',
-          testTimeout: 60_000,
+          testTimeout: 120_000,
+          // TensorFlow's informational lines would drown the report.
+          env: { TF_CPP_MIN_LOG_LEVEL: '2' },
         },
       },
       {
