@@ -139,14 +139,10 @@ export function sigmoidGradient(y: Tensor, dy: Tensor): Tensor {
   return native().executeSingleOutput('SigmoidGrad', attributes, [y, dy]);
 }
 
-/** A float32 tensor in native memory at once: TensorFlow.js alone keeps the JavaScript array until the first use. */
+/** A float32 tensor in native memory of its own: op DeepCopy. The binding shares the JavaScript array's memory where that
+ *  happens to be aligned, so that without the copy a later write to the array would change the tensor. */
 export function nativeTensor(values: Float32Array, shape: number[]): Tensor {
   const { binding } = native();
-  const tensor = tf.tensor(values, shape, 'float32');
-  const attributes = [
-    { name: 'T', type: binding.TF_ATTR_TYPE, value: binding.TF_FLOAT },
-    { name: 'out_type', type: binding.TF_ATTR_TYPE, value: binding.TF_INT32 },
-  ];
-  native().executeSingleOutput('Shape', attributes, [tensor]).dispose();
-  return tensor;
+  const attributes = [{ name: 'T', type: binding.TF_ATTR_TYPE, value: binding.TF_FLOAT }];
+  return tidy(() => native().executeSingleOutput('DeepCopy', attributes, [tf.tensor(values, shape, 'float32')]));
 }
