@@ -16,6 +16,8 @@ const TSX = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
 /** util-linux's wrapper that asks the kernel to kill the trainer when its worker dies, however busy or stopped it is. */
 const SETPRIV = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path));
 const STDERR_TAIL_CHARS = 4000;
+/** Lines that TensorFlow writes at every start, whatever its log level. */
+const NOISE = /^(WARNING: All log messages before absl|I0000 ).*\n?/gm;
 /** After a stop was asked for, the running step and a checkpoint may take this long before the trainer is killed. */
 const STOP_GRACE_MS = 5 * 60_000;
 
@@ -95,7 +97,7 @@ function say(child: ChildProcess, message: ToTrainer): void {
 function tailOf(child: ChildProcess): () => string {
   let tail = '';
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-    tail = (tail + text).slice(-STDERR_TAIL_CHARS);
+    tail = (tail + text.replaceAll(NOISE, '')).slice(-STDERR_TAIL_CHARS);
   });
   return () => tail.trim();
 }

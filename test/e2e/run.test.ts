@@ -119,8 +119,7 @@ describe.skipIf(!TEMPORAL)('a run on a real server (needs the temporal CLI: ./or
   it('trains to the same bits without Temporal', async () => {
     await writeFile(join(stack.folder, 'local.json'), JSON.stringify(tinyRun({ output: 'local-out' })));
     const local = await stack.orpo('train', 'local.json', '--local', '--json');
-    expect(local.stderr).toBe('');
-    expect(local.code).toBe(0);
+    expect(local.code, local.stderr).toBe(0);
     const result = JSON.parse(local.stdout.trim().split('\n').at(-1) ?? '') as RunResult;
     expect(result.digest).toBe(undisturbed.digest);
     expect(await metricsOf(result.output)).toBe(await metricsOf(undisturbed.output));
