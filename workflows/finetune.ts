@@ -154,7 +154,7 @@ interface Training {
 
 /** One segment an epoch, until all are trained, early stopping holds, or somebody stops the run. */
 async function trainEpochs(training: Training): Promise<SegmentResult[]> {
-  const { run, control, progress, enter } = training;
+  const { control, progress, enter } = training;
   const segments: SegmentResult[] = [];
   for (;;) {
     if (control.want === 'pause') {
