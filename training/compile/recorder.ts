@@ -111,9 +111,9 @@ function recordConstant(state: State, shape: number[], dtype: DTypeName, given: 
 
 /** A copy: the caller may change its array. */
 function typedArray(dtype: DTypeName, values: ArrayLike<number>): TypedArray {
-  if (dtype === 'float32') return Float32Array.from(values);
-  if (dtype === 'int32') return Int32Array.from(values);
-  if (dtype === 'bool') return Uint8Array.from(values);
+  if (dtype === 'float32') return new Float32Array(values);
+  if (dtype === 'int32') return new Int32Array(values);
+  if (dtype === 'bool') return new Uint8Array(values);
   throw new Error(`compile: a constant of type ${dtype}; allowed: float32, int32, bool`);
 }
 

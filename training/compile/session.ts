@@ -229,9 +229,9 @@ function arrayFor(name: string, { shape, dtype }: TensorSpec, value: TypedArray 
   if (values.length !== size) {
     throw new Error(`compile: "${name}" got ${values.length} values; ${dtype} [${shape.join(', ')}] takes ${size}`);
   }
-  if (dtype === 'float32') return Float32Array.from(values);
-  if (dtype === 'int32') return Int32Array.from(values);
-  if (dtype === 'bool') return Uint8Array.from(values);
+  if (dtype === 'float32') return new Float32Array(values);
+  if (dtype === 'int32') return new Int32Array(values);
+  if (dtype === 'bool') return new Uint8Array(values);
   throw new Error(`compile: "${name}" is ${dtype}, which cannot be fed; cast it inside the graph`);
 }
 
