@@ -85,6 +85,7 @@ export interface FunctionDef {
   nodes: NodeDef[];
   /** Names of nodes that run although nothing reads them. */
   control: string[];
+  attrs?: Record<string, AttrValue>;
 }
 
 /** TensorFlow's producer version: 1,000 and above is what releases since 2.8 read and write. */
@@ -110,7 +111,7 @@ function nodeMessage({ name, op, inputs, attrs }: NodeDef): Message {
   );
 }
 
-function functionMessage({ name, inputs, outputs, nodes, control }: FunctionDef): Message {
+function functionMessage({ name, inputs, outputs, nodes, control, attrs = {} }: FunctionDef): Message {
   const signature = message(
     text(1, name),
     ...inputs.map((argument) => nested(2, argMessage(argument))),
@@ -122,6 +123,7 @@ function functionMessage({ name, inputs, outputs, nodes, control }: FunctionDef)
     nested(1, signature),
     ...nodes.map((node) => nested(3, nodeMessage(node))),
     map(4, Object.fromEntries(outputs.map((output) => [output.name, output.ref])), (ref) => text(2, ref)),
+    map(5, attrs, (attr) => nested(2, attrMessage(attr))),
     map(6, Object.fromEntries(control.map((node) => [node, node])), (node) => text(2, node)),
   );
 }
