@@ -9,8 +9,8 @@ import { join } from 'node:path';
 import { tf, type Tensor } from '../tf.ts';
 import { DTYPES, savedModelBytes, type AttrValue, type NodeDef, type TensorSpec } from './graph-def.ts';
 import type { Specs, Traced } from './program.ts';
-import { sizeBytes, type TypedArray } from './recorder.ts';
-import { nativeBackend } from './tracer.ts';
+import { callSite, sizeBytes, type TypedArray } from './recorder.ts';
+import { isTracing, nativeBackend } from './tracer.ts';
 
 export interface LoadOptions {
   /** Whether XLA compiles the functions: faster, and repeats bit for bit at a fixed number of threads. */
@@ -167,6 +167,9 @@ function readVariables(loaded: Loaded, names: string[]): Record<string, TypedArr
 }
 
 function runFunction(loaded: Loaded, name: string, inputs: Record<string, Feed>): Record<string, Tensor> {
+  if (isTracing()) {
+    throw new Error(`compile: run "${name}" was called ${callSite()}, inside a traced function; run it outside`);
+  }
   const traced = loaded.functions.get(name);
   if (!traced) {
     const known = [...loaded.functions.keys()].join(', ');

@@ -104,8 +104,6 @@ function recordingBinding(native: Binding): Binding {
     executeOp: (name, attributes, operands, outputs) => recorder().executeOp(name, attributes, operands, outputs),
     tensorDataSync: (id) => recorder().valuesOf(id),
     deleteTensor: () => undefined,
-    loadSavedModel: refuseSession,
-    runSavedModel: refuseSession,
   };
   const binding = Object.create(native) as Binding;
   for (const [name, value] of Object.entries(replaced)) Object.defineProperty(binding, name, { value });
@@ -116,10 +114,6 @@ function recorder(): Recorder {
   if (!active)
     throw new Error('compile: a traced tensor was used after its function had been traced; return it instead');
   return active;
-}
-
-function refuseSession(): never {
-  throw new Error(`compile: a session was run ${callSite()}, inside a traced function; run it outside`);
 }
 
 function refuseOutside(): never {

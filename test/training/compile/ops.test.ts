@@ -1,6 +1,7 @@
 /**
  * Every op of the table, value and gradient: what the compiled graph computes is what eager TensorFlow.js computes.
  */
+import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { OPS } from '../../../training/compile/ops.ts';
 import { createProgram, type Program, type Tensors, type Traced } from '../../../training/compile/program.ts';
@@ -97,6 +98,12 @@ describe('every op', () => {
     const present = new Set(traced.definition.nodes.map(({ op }) => op));
     expect(OP_CASES.flatMap(({ ops }) => ops.split(' ')).filter((op) => !present.has(op))).toEqual([]);
     expect(Object.keys(OPS).filter((op) => !present.has(op))).toEqual([]);
+  });
+
+  it('is named in docs/compile.md', () => {
+    const page = readFileSync(new URL('../../../docs/compile.md', import.meta.url), 'utf8');
+    const listed = new Set((/## Ops\s+([^,]*?)\n\n/.exec(page)?.[1] ?? '').split(/\s+/));
+    expect([...listed].sort()).toEqual(Object.keys(OPS).sort());
   });
 
   it('has the shape and type that were inferred', () => {

@@ -114,6 +114,17 @@ describe('the SavedModel', () => {
   });
 });
 
+describe('what cannot be fed', () => {
+  it('is refused with its type', async () => {
+    const program = createProgram({ variables: { half: { shape: [2], dtype: 'bfloat16' } } });
+    const session = await program.load({ xla: false });
+    expect(() => session.set({ half: [1, 2] })).toThrow(
+      '"half" is bfloat16, which cannot be fed; cast it inside the graph',
+    );
+    session.dispose();
+  });
+});
+
 describe('keyed random numbers', () => {
   const stream = (seed: Tensor | number, step: Tensor | number, name: string) => ({ seed, step, name });
 

@@ -95,6 +95,17 @@ describe('tracing refuses', () => {
     expect(() => of((x) => (tf.concat([tf.tensor1d(['a']), tf.tensor1d(['b'])]), x))).toThrow('element type number 7');
   });
 
+  it('a traced tensor after its function, and a session inside it', async () => {
+    let leaked: Tensor | null = null;
+    of((x) => (leaked = tf.keep(tf.neg(x))));
+    expect(() => (leaked as unknown as Tensor).dataSync()).toThrow('used after its function had been traced');
+    const program = createProgram({ variables: {} });
+    program.define('one', {}, () => ({ outputs: { y: tf.scalar(1) } }));
+    const session = await program.load({ xla: false });
+    expect(() => of((x) => tf.mul(x, session.run('one', {})['y'] as Tensor))).toThrow(/inside a traced function/);
+    session.dispose();
+  });
+
   it('nothing after an error: eager code goes on', () => {
     expect(() => of(() => { throw new Error('inside'); })).toThrow('inside'); // prettier-ignore
     expect([...tf.add(1, 2).dataSync()]).toEqual([3]);
