@@ -126,7 +126,8 @@ export interface EvaluationResult {
   before: MetricRow;
   after: MetricRow;
   /** 95% intervals (paired bootstrap over pairs) of after − before. */
-  differences: { accuracy: Difference; nll: Difference };
+  /** `nll` is per token in the NLL's scope; `answerNll` per token of the chosen answers alone, averaged over answers. */
+  differences: { accuracy: Difference; nll: Difference; answerNll?: Difference };
   /** Accuracy of preferring the shorter answer on the same pairs. */
   shorterWins: number;
 }

@@ -3,7 +3,7 @@
  * before and after of a pair together, and the difference is taken anew each time (Efron and Tibshirani 1993, chapter 13,
  * percentile interval; Koehn 2004, "Statistical significance tests for machine translation evaluation").
  */
-import type { Difference } from '../shared/records.ts';
+import type { Difference, EvaluationResult } from '../shared/records.ts';
 import { createRandom } from './random.ts';
 import type { PairScores } from './step/index.ts';
 
@@ -38,13 +38,14 @@ export function bootstrapRatio(terms: readonly PairTerm[], options: BootstrapOpt
   return { mean, low: quantile(drawn, (1 - level) / 2), high: quantile(drawn, (1 + level) / 2) };
 }
 
-/** After − before of reward accuracy (share of pairs whose chosen answer is the likelier, ties lost) and of NLL per token.
+/** After − before of reward accuracy (share of pairs whose chosen answer is the likelier, ties lost) of NLL per token in
+ *  its scope, and of the chosen answers' own NLL (−logps/chosen).
  *  @param before - scores of the same pairs in the same order as after  @throws RangeError where they are not */
 export function compareScores(
   before: readonly PairScores[],
   after: readonly PairScores[],
   options: BootstrapOptions = {},
-): { accuracy: Difference; nll: Difference } {
+): Required<EvaluationResult['differences']> {
   const pairs = before.map((first, index) => ({ first, second: mustMatch(first, after[index], index) }));
   if (after.length !== before.length) {
     throw new RangeError(
@@ -56,7 +57,15 @@ export function compareScores(
     numerator: second.nllSum - first.nllSum,
     denominator: first.nllCount,
   }));
-  return { accuracy: bootstrapRatio(accuracy, options), nll: bootstrapRatio(nll, options) };
+  const answers = pairs.map(({ first, second }) => ({
+    numerator: first.logpChosen - second.logpChosen,
+    denominator: 1,
+  }));
+  return {
+    accuracy: bootstrapRatio(accuracy, options),
+    nll: bootstrapRatio(nll, options),
+    answerNll: bootstrapRatio(answers, options),
+  };
 }
 
 /** Quantile by linear interpolation between order statistics (NumPy's default). @param sorted - rising, not empty */

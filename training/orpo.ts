@@ -65,15 +65,28 @@ export interface MetricOptions {
 }
 
 /** Metrics of a set of pairs under TRL's names, as means over pairs: `loss`, `nll_loss`, `log_odds_ratio` (TRL's name for
- *  the mean of logsigmoid(log_odds)), `log_odds_chosen` (the mean of log_odds), `rewards/*`, `logps/*`.
+ *  the mean of logsigmoid(log_odds)), `log_odds_chosen` (the mean of log_odds), `rewards/*`, `logps/*`. With the reduction
+ *  `micro-batch` each is a mean of micro-batches' means, as TRL logs them.
  *  @param scores - at least one pair, in the order they were computed */
 export function metricsOf(scores: PairScores[], { beta, nllReduction, microBatch }: MetricOptions): MetricRow {
   if (scores.length === 0) throw new RangeError('metricsOf: got no pairs; a mean needs at least one');
+  const size = nllReduction === 'micro-batch' ? (microBatch ?? scores.length) : scores.length;
+  const parts = Array.from({ length: Math.ceil(scores.length / size) }, (_, index) =>
+    metricsOfOne(scores.slice(index * size, (index + 1) * size), beta, nllReduction),
+  );
+  const names = Object.keys(parts[0] ?? {});
+  return Object.fromEntries(names.map((name) => [name, mean(parts.map((part) => part[name] ?? Number.NaN))]));
+}
+
+function metricsOfOne(scores: PairScores[], beta: number, nllReduction: NllReduction): MetricRow {
   const odds = scores.map((pair) => logOdds(pair.logpChosen, pair.logpRejected));
   const ratio = mean(odds.map(logSigmoid));
   const chosen = mean(scores.map((pair) => pair.logpChosen));
   const rejected = mean(scores.map((pair) => pair.logpRejected));
-  const nll = nllOf(scores, nllReduction, microBatch ?? scores.length);
+  const nll =
+    nllReduction === 'sequence'
+      ? mean(scores.map((pair) => pair.nllSum / pair.nllCount))
+      : sum(scores.map((pair) => pair.nllSum)) / sum(scores.map((pair) => pair.nllCount));
   return {
     loss: nll - beta * ratio,
     nll_loss: nll,
@@ -86,15 +99,6 @@ export function metricsOf(scores: PairScores[], { beta, nllReduction, microBatch
     'logps/chosen': chosen,
     'logps/rejected': rejected,
   };
-}
-
-/** Negative log-likelihood: one mean over all tokens, a mean of micro-batches' means, or a mean of rows' means. */
-function nllOf(scores: PairScores[], reduction: NllReduction, microBatch: number): number {
-  const size = reduction === 'sequence' ? 1 : reduction === 'micro-batch' ? microBatch : scores.length;
-  const groups = Array.from({ length: Math.ceil(scores.length / size) }, (_, index) =>
-    scores.slice(index * size, (index + 1) * size),
-  );
-  return mean(groups.map((group) => sum(group.map((pair) => pair.nllSum)) / sum(group.map((pair) => pair.nllCount))));
 }
 
 function sum(values: number[]): number {

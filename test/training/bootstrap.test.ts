@@ -31,6 +31,7 @@ describe('paired bootstrap', () => {
     expect(compareScores(same, same)).toEqual({
       accuracy: { mean: 0, low: 0, high: 0 },
       nll: { mean: 0, low: 0, high: 0 },
+      answerNll: { mean: 0, low: 0, high: 0 },
     });
   });
 

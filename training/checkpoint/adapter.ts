@@ -97,7 +97,7 @@ export async function saveAdapter(
     peft_version: PEFT_VERSION,
     r: shape.rank,
     revision: null,
-    target_modules: targetNames(state.weights),
+    target_modules: Array.isArray(shape.targetModules) ? [...shape.targetModules].sort() : targetNames(state.weights),
     use_rslora: shape.rsLora,
   };
   const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));

@@ -1,5 +1,6 @@
 /**
- * Learning-rate schedules with linear warm-up, as transformers' optimization.py has them under the same names.
+ * Learning-rate schedules with linear warm-up, as transformers' optimization.py has them under the same names (its
+ * `constant_with_warmup` is our `constant`: warm-up is a field of its own here).
  */
 import type { RunConfig } from '../../shared/config.ts';
 

@@ -49,7 +49,7 @@ export interface Comparison {
 
 /** Held-out NLL and reward accuracy, before and after, with 95% intervals of their differences. */
 export function comparisons({ before, after, differences }: EvaluationResult): Comparison[] {
-  const { accuracy, nll } = differences;
+  const { accuracy, nll, answerNll } = differences;
   const points = { mean: 100 * accuracy.mean, low: 100 * accuracy.low, high: 100 * accuracy.high };
   return [
     {
@@ -60,6 +60,18 @@ export function comparisons({ before, after, differences }: EvaluationResult): C
       interval: `${signed(nll.low, 3)} to ${signed(nll.high, 3)}`,
       verdict: verdictOf(nll, 'lower'),
     },
+    ...(answerNll
+      ? [
+          {
+            name: 'NLL of the answers alone',
+            before: fixed(-metricOf(before, 'logps/chosen'), 3),
+            after: fixed(-metricOf(after, 'logps/chosen'), 3),
+            difference: signed(answerNll.mean, 3),
+            interval: `${signed(answerNll.low, 3)} to ${signed(answerNll.high, 3)}`,
+            verdict: verdictOf(answerNll, 'lower'),
+          },
+        ]
+      : []),
     {
       name: 'Reward accuracy',
       before: percent(metricOf(before, 'rewards/accuracies')),

@@ -114,11 +114,21 @@ function sequenceSums({ answerMean, nllMask }: MicroBatch, nll: Tensor) {
 /** ∂L/∂nll of each position: its share of the NLL, and of its sequence's mean log-probability. @returns float32 [P] */
 function tokenWeights(batch: MicroBatch, { logps }: { logps: Tensor }, scale: LossScale): Tensor {
   const pairs = batch.pairs.length;
-  const odds = oddsGradient(tf.slice(logps, 0, pairs), tf.slice(logps, pairs, pairs), scale.beta, scale.pairCount);
+  const odds = oddsGradient(
+    tf.slice(logps, 0, pairs),
+    tf.slice(logps, pairs, pairs),
+    scale.beta,
+    meanOver(pairs, scale),
+  );
   const dNll = tf.neg(tf.concat([odds.dChosen, odds.dRejected], 0)); // [N]
   const fromOdds = matMul(batch.answerMean, tf.reshape(dNll, [-1, 1]), true, false); // [P, 1]
   const shares = tf.tensor2d(nllShares(batch, scale), [pairs, 1]);
   return tf.reshape(tf.add(fromOdds, matMul(batch.nllMask, shares, true, false)), [-1]);
+}
+
+/** Pairs that the odds term is a mean over: all of the step, or this micro-batch's, whose means are averaged. */
+function meanOver(ownPairs: number, { nllReduction, microBatches, pairCount }: LossScale): number {
+  return nllReduction === 'micro-batch' ? ownPairs * microBatches : pairCount;
 }
 
 /** Weight of one NLL token of each pair. */

@@ -48,11 +48,11 @@ const OWNER_FILE = 'owner.json';
 /** @throws ConfigInvalid, DatasetInvalid or ModelNotFound with every path as this machine sees it; OutputInUse when another run owns the output */
 export async function resolveRun(request: ResolveRunInput): Promise<ResolvedRun> {
   const parsed = resolveConfig(request.input);
-  const config = absolutePaths(parsed, request);
-  await mustStayInside(request.root, config);
-  const dataSha256 = await hashSource(config.data.source);
-  await mustExist(config);
-  await mustAgreeWithAdapter(request.input, config);
+  const given = absolutePaths(parsed, request);
+  await mustStayInside(request.root, given);
+  const dataSha256 = await hashSource(given.data.source);
+  await mustExist(given);
+  const config = await withAdapterShape(request.input, given);
   const configHash = hashOf(config);
   const { output, finished, lineage } = await claim(config, { configHash, dataSha256 }, request);
   return {
@@ -149,24 +149,22 @@ async function mustExist(config: RunConfig): Promise<void> {
   }
 }
 
-/** With `initFrom` the adapter's own shape holds; a different value that the user wrote is a contradiction. */
-async function mustAgreeWithAdapter(input: unknown, config: RunConfig): Promise<void> {
-  if (config.method.kind !== 'lora' || config.method.initFrom === null) return;
-  const { initFrom } = config.method;
-  const given = (input as { method: Record<string, unknown> }).method;
-  const shape = await readAdapterShape(initFrom);
-  const keys = ['rank', 'alpha', 'rsLora', 'targetModules', 'layers'] as const;
-  const problems = keys
-    .filter((key) => key in given && !isSame(given[key], shape[key]))
+/** With `initFrom` the adapter's own rank, alpha and targets hold and stand in the config; a different value that the user
+ *  wrote is a contradiction. */
+async function withAdapterShape(input: unknown, config: RunConfig): Promise<RunConfig> {
+  const { method } = config;
+  if (method.kind !== 'lora' || method.initFrom === null) return config;
+  const written = (input as { method: Record<string, unknown> }).method;
+  const shape = await readAdapterShape(method.initFrom);
+  const problems = Object.entries(shape)
+    .filter(([key, value]) => key in written && !isSame(written[key], value))
     .map(
-      (key) =>
-        `method.${key}: got ${JSON.stringify(given[key])}; the adapter in method.initFrom has ${JSON.stringify(shape[key])}; leave it out`,
+      ([key, value]) =>
+        `method.${key}: got ${JSON.stringify(written[key])}; the adapter in method.initFrom has ${JSON.stringify(value)}; leave it out`,
     );
-  if (problems.length === 0) return;
-  throw new ConfigInvalid(
-    `config: it contradicts the adapter ${initFrom}\n${problems.map((line) => `  - ${line}`).join('\n')}`,
-    { problems },
-  );
+  if (problems.length === 0) return { ...config, method: { ...method, ...shape } };
+  const lines = problems.map((line) => `  - ${line}`).join('\n');
+  throw new ConfigInvalid(`config: it contradicts the adapter ${method.initFrom}\n${lines}`, { problems });
 }
 
 /** `all-linear` is not compared: which modules those are, the model says. */

@@ -186,7 +186,8 @@ export async function segmentResult(
   const train = isAtRow
     ? metricsWith('train_', lastEpochRow)
     : prefixed('train_', epochMeans(log.rows, position.epoch));
-  const resumes = adoption.earlierAttempts;
+  // An attempt that found all of its steps done took nothing up again.
+  const resumes = segment.stepsHere > 0 ? adoption.earlierAttempts : 0;
   const reasons = adoption.checkpoint ? inexactBecause(adoption.checkpoint.meta.engine, input.model.engine) : [];
   const wasDisturbed = resumes > 0 || adoption.warnings.length > 0 || reasons.some((why) => why.startsWith('engine '));
   const inexact = wasDisturbed ? reasons : [];

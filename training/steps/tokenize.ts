@@ -141,7 +141,7 @@ async function* encodeAll(
     if ('dropped' in result) {
       split.dropped.push({ row: pair.row, reason: result.dropped, isOverlength: result.isOverlength ?? false });
     } else {
-      note(split, result.encoded, tokenizer);
+      note(split, result.encoded, tokenizer, options.compat);
       yield result.encoded;
     }
     onPair();
@@ -151,17 +151,26 @@ async function* encodeAll(
   }
 }
 
-function note(split: TokenizedSplit, { chosen, rejected }: EncodedPair, tokenizer: Tokenizer): void {
+function note(
+  split: TokenizedSplit,
+  { chosen, rejected }: EncodedPair,
+  tokenizer: Tokenizer,
+  compat: EncodeOptions['compat'],
+): void {
   split.lengths.prompt.push(chosen.promptLength);
   split.lengths.chosen.push(chosen.ids.length - chosen.promptLength);
   split.lengths.rejected.push(rejected.ids.length - rejected.promptLength);
-  if (hasSpecials(chosen, tokenizer) || hasSpecials(rejected, tokenizer)) split.withSpecials++;
+  if ([chosen, rejected].some((sequence) => hasSpecials(sequence, tokenizer, compat))) split.withSpecials++;
 }
 
-/** A special token inside an answer was text such as "<|im_end|>" in the source. TRL's doubled end token is none. */
-function hasSpecials({ ids, promptLength }: EncodedSequence, tokenizer: Tokenizer): boolean {
-  const end = ids.at(-1);
-  return ids.slice(promptLength, -1).some((id) => id !== end && tokenizer.specialIds.has(id));
+/** A special token inside an answer was text such as "<|im_end|>" in the source. TRL's own doubled end token is none. */
+function hasSpecials(
+  { ids, promptLength }: EncodedSequence,
+  tokenizer: Tokenizer,
+  compat: EncodeOptions['compat'],
+): boolean {
+  const doubled = compat === 'trl' ? ids.at(-1) : undefined;
+  return ids.slice(promptLength, -1).some((id) => id !== doubled && tokenizer.specialIds.has(id));
 }
 
 function findProblem(tokenized: WrittenSplits, config: RunConfig): DatasetInvalid | null {

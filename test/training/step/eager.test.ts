@@ -58,6 +58,28 @@ function arrayOf(state: TrainState, name: string): Float32Array {
 }
 
 describe('micro-batches', () => {
+  it("are a mean of means of every term under TRL's reduction, unequal sizes included", async () => {
+    // From zero moments and without clipping, the first moment after a step is a tenth of the gradient.
+    const once = async (pairs: EncodedPair[], nllReduction: 'token' | 'micro-batch') => {
+      const step = await engine({ orpo: { ...ORPO, nllReduction }, microBatch: 3, maxGradNorm: null });
+      const { metrics } = await step.step(pairs, { learningRate: 1e-3, stepIndex: 0 });
+      return { metrics, state: await step.readState() };
+    };
+    const whole = await once(PAIRS, 'micro-batch');
+    const [three, two] = [await once(PAIRS.slice(0, 3), 'token'), await once(PAIRS.slice(3), 'token')];
+    for (const [name, value] of Object.entries(whole.metrics)) {
+      if (name === 'grad_norm' || name === 'learning_rate') continue;
+      expect(value, name).toBeCloseTo(((three.metrics[name] ?? NaN) + (two.metrics[name] ?? NaN)) / 2, 5);
+    }
+    // A fresh adapter's B is 0, and so is the gradient of its A.
+    for (const name of Object.keys(whole.state.firstMoments).filter((each) => each.includes('lora_B'))) {
+      const [a, b] = [arrayOf(three.state, name), arrayOf(two.state, name)];
+      const mean = a.map((value, index) => (value + (b[index] ?? NaN)) / 2);
+      // Both are sums of float32 products in another order.
+      expect(relativeDifference(arrayOf(whole.state, name), mean), name).toBeLessThan(1e-5);
+    }
+  });
+
   it.each(['token', 'sequence'] as const)(
     'of any size give the gradients of the whole step, NLL by %s (1e-4 of each tensor)',
     async (nllReduction) => {

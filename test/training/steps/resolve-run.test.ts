@@ -2,6 +2,7 @@ import { mkdir, readFile, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { processRuns, resolveRun, type Owner, type ResolveRunInput } from '../../../training/steps/resolve-run.ts';
+import type { ResolvedRun } from '../../../shared/records.ts';
 import { scratchFolder } from '../../helpers/scratch.ts';
 
 describe('resolveRun', () => {
@@ -116,7 +117,8 @@ describe('resolveRun', () => {
     await writeFile(join(adapter, 'adapter_config.json'), JSON.stringify(fields));
     const start = (method: object): Promise<unknown> =>
       resolveRun(request({ ...config, method: { ...method, initFrom: 'adapter' } }));
-    await start({});
+    const run = (await start({})) as ResolvedRun;
+    expect(run.config.method).toMatchObject({ rank: 8, alpha: 16, targetModules: ['v_proj', 'q_proj'] });
     await start({ rank: 8, targetModules: ['q_proj', 'v_proj'] });
     await expect(start({ rank: 4, alpha: 16 })).rejects.toThrow(
       'method.rank: got 4; the adapter in method.initFrom has 8; leave it out',
