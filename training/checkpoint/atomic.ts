@@ -3,7 +3,7 @@
  * flushed too, so that the new name outlives a power cut (POSIX rename(2) is atomic, durable only after fsync of the folder).
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { DiskFull } from '../../shared/errors.ts';
 
@@ -13,11 +13,28 @@ export const TEMPORARY_PREFIX = '.tmp-';
 /** No space, no quota, no more bytes allowed in a file: another attempt cannot help before someone makes room. */
 const FULL_CODES = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
 
+/** Creates a folder and those above it. Unlike `mkdir` with `recursive`, which on Node 20 never returns where a file system
+ *  answers "no such folder" for ever (`/proc`), it fails then.
+ *  @throws NodeJS.ErrnoException */
+export async function makeFolder(path: string): Promise<void> {
+  const create = (): Promise<void> =>
+    mkdir(path).catch(async (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST' || !(await stat(path)).isDirectory()) throw error;
+    });
+  try {
+    await create();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || dirname(path) === path) throw error;
+    await makeFolder(dirname(path));
+    await create();
+  }
+}
+
 /** Puts a file in place in one step, its folder created where missing: readers see the old bytes or the new ones.
  *  @throws DiskFull, the old file then untouched and no temporary one left */
 export async function writeFileAtomic(path: string, content: string | Uint8Array): Promise<void> {
   const folder = dirname(path);
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   const temporary = join(folder, `${TEMPORARY_PREFIX}${basename(path)}-${randomBytes(6).toString('hex')}`);
   try {
     await writeFileSynced(temporary, content);

@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { access, mkdir, readFile, realpath, stat } from 'node:fs/promises';
+import { access, readFile, realpath, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, isAbsolute, join, relative, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -12,7 +12,7 @@ import { resolveConfig, type RunConfig } from '../../shared/config.ts';
 import { ConfigInvalid, DatasetInvalid, ModelNotFound, OutputInUse } from '../../shared/errors.ts';
 import type { ResolvedRun } from '../../shared/records.ts';
 import { readAdapterShape } from '../checkpoint/adapter.ts';
-import { writeFileAtomic } from '../checkpoint/atomic.ts';
+import { makeFolder, writeFileAtomic } from '../checkpoint/atomic.ts';
 import { canonicalJson } from '../checkpoint/identity.ts';
 import { readRun } from './save.ts';
 
@@ -228,7 +228,7 @@ async function takeOver(
   identity: Identity & { lineage: string },
   request: ResolveRunInput,
 ): Promise<void> {
-  await mkdir(output, { recursive: true }).catch((cause: NodeJS.ErrnoException) => {
+  await makeFolder(output).catch((cause: NodeJS.ErrnoException) => {
     throw new ConfigInvalid(`output: cannot make the folder ${output} on host ${hostname()}: ${cause.message}`, {
       cause,
     });

@@ -107,7 +107,9 @@ describe('resolveRun', () => {
     const method = { initFrom: 'none' };
     await expect(resolveRun(request({ ...config, method }))).rejects.toThrow(/method\.initFrom: .*none on host/);
     await expect(resolveRun(request({ ...config, output: 's3://bucket/x' }))).rejects.toThrow(/only folders/);
-    await expect(resolveRun(request({ ...config, output: 'pairs.csv/x' }))).rejects.toThrow(/cannot make the folder/);
+    for (const output of ['pairs.csv/x', 'pairs.csv', '/proc/orpo/x']) {
+      await expect(resolveRun(request({ ...config, output }))).rejects.toThrow(/cannot make the folder/);
+    }
   });
 
   it('refuses explicit LoRA fields that contradict the adapter it starts from', async () => {
