@@ -48,7 +48,7 @@ async function listRuns(client: Client): Promise<Row[]> {
     const started = run.startTime.toISOString().slice(0, 16).replace('T', ' ');
     // Only running workflows are asked: a query replays the workflow on a worker.
     if (run.status.name === 'RUNNING') rows.push(await rowOf(client, run.workflowId, started));
-    else rows.push({ id: run.workflowId, status: run.status.name.toLowerCase(), started, line: '', progress: null });
+    else rows.push({ id: run.workflowId, status: statusWord(run.status.name), started, line: '', progress: null });
     if (rows.length === STATUS_LIMIT) break;
   }
   return rows;
@@ -57,7 +57,12 @@ async function listRuns(client: Client): Promise<Row[]> {
 async function rowOf(client: Client, id: string, started: string | null): Promise<Row> {
   const state = await stateOf(client, id);
   const line = state.progress ? progressLine(state.progress) : 'no workflow worker answers';
-  return { id, status: state.status.toLowerCase(), started, line, progress: state.progress };
+  return { id, status: statusWord(state.status), started, line, progress: state.progress };
+}
+
+/** The server's status in the words that results use. */
+function statusWord(status: string): string {
+  return status === 'CANCELLED' ? 'canceled' : status.toLowerCase();
 }
 
 async function runningIds(client: Client): Promise<string[]> {

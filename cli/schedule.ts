@@ -47,6 +47,11 @@ export async function createSchedule(configPath: string, options: ScheduleOption
         policies: { overlap: ScheduleOverlapPolicy.BUFFER_ONE, catchupWindow: '1h', pauseOnFailure: true },
       });
     } catch (error) {
+      if (error instanceof TypeError || isRefusal(error)) {
+        throw new ConfigInvalid(
+          `schedule: ${(error as Error).message}; give a cron expression of five fields, an interval as in 7d, a time zone as in Europe/Berlin`,
+        );
+      }
       if (!(error instanceof ScheduleAlreadyRunning)) throw error;
       throw new ConfigInvalid(
         `schedule: "${options.id}" exists already; give another --id, or delete it: temporal schedule delete --schedule-id ${options.id}`,
@@ -61,4 +66,10 @@ export async function createSchedule(configPath: string, options: ScheduleOption
       );
     return EXIT.completed;
   });
+}
+
+/** The server's own word that the schedule's times are wrong (gRPC INVALID_ARGUMENT). */
+function isRefusal(error: unknown): boolean {
+  const cause = error instanceof Error ? error.cause : null;
+  return typeof cause === 'object' && cause !== null && 'code' in cause && cause.code === 3;
 }

@@ -41,6 +41,7 @@ import {
   stopUpdate,
   type ControlAnswer,
 } from './messages.ts';
+import { absorb, initialProgress } from './progress.ts';
 import { searchAttributesOf } from './search-attributes.ts';
 
 const retry: RetryPolicy = {
@@ -161,8 +162,9 @@ async function trainEpochs(training: Training): Promise<SegmentResult[]> {
       enter('paused');
       await condition(() => control.want !== 'pause');
     }
-    if (control.want === 'stop') return segments;
-    enter('waitingForWorker');
+    if (control.want === 'stop') return stopped(segments);
+    // Between epochs the same worker usually goes straight on.
+    if (progress.phase !== 'training') enter('waitingForWorker');
     const segment = await trainSegment(training, segments.at(-1)?.checkpoint ?? null);
     segments.push(segment);
     absorb(progress, segment);
@@ -170,6 +172,11 @@ async function trainEpochs(training: Training): Promise<SegmentResult[]> {
     if (segment.stop === 'done' || segment.stop === 'earlyStop') return segments;
     if (control.stopAfterEpoch && segment.stop === 'epoch') return segments;
   }
+}
+
+/** What was trained when somebody stopped the run; its end is recorded as that. */
+function stopped(segments: SegmentResult[]): SegmentResult[] {
+  return segments.map((segment, index) => (index === segments.length - 1 ? { ...segment, stop: 'stopped' } : segment));
 }
 
 /** A segment in its own scope, so that `pause` and `stop` end it (after a checkpoint) without ending the run. */
@@ -230,6 +237,7 @@ function handleMessages(control: Control, progress: Progress, refresh: () => voi
     resumeUpdate,
     async () => {
       control.want = 'run';
+      await condition(() => progress.phase !== 'paused');
       return answer();
     },
     {
@@ -254,43 +262,6 @@ function handleMessages(control: Control, progress: Progress, refresh: () => voi
   });
 }
 
-function absorb(progress: Progress, segment: SegmentResult): void {
-  Object.assign(progress, {
-    epoch: segment.epoch,
-    step: segment.step,
-    totalSteps: segment.totalSteps,
-    checkpoint: segment.checkpoint,
-    tokensPerSecond: segment.tokensPerSecond,
-    worker: segment.worker,
-    loss: segment.train['train_loss'] ?? progress.loss,
-    evalLoss: segment.eval?.['eval_loss'] ?? progress.evalLoss,
-    rewardAccuracy: segment.eval?.['eval_rewards/accuracies'] ?? progress.rewardAccuracy,
-    margin: segment.eval?.['eval_rewards/margins'] ?? progress.margin,
-    resumes: progress.resumes + (segment.resumes ?? 0),
-    warnings: [...new Set([...progress.warnings, ...segment.warnings])],
-  });
-}
-
 function show(progress: Progress, run: ResolvedRun | null): void {
   setCurrentDetails(detailsOf(progress, run));
-}
-
-function initialProgress(): Progress {
-  return {
-    phase: 'resolving',
-    epoch: 0,
-    epochs: 0,
-    step: 0,
-    totalSteps: 0,
-    etaSeconds: null,
-    loss: null,
-    evalLoss: null,
-    rewardAccuracy: null,
-    margin: null,
-    tokensPerSecond: null,
-    worker: null,
-    checkpoint: null,
-    resumes: 0,
-    warnings: [],
-  };
 }

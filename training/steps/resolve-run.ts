@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { access, readFile, realpath, stat } from 'node:fs/promises';
+import { access, readFile, readdir, realpath, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, isAbsolute, join, relative, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -14,6 +14,8 @@ import type { ResolvedRun } from '../../shared/records.ts';
 import { readAdapterShape } from '../checkpoint/adapter.ts';
 import { makeFolder, writeFileAtomic } from '../checkpoint/atomic.ts';
 import { canonicalJson } from '../checkpoint/identity.ts';
+import { MODEL_PRESETS, nearPresets, presetOf } from '../hub/presets.ts';
+import { RUN_FILE } from '../report/run-file.ts';
 import { readRun } from './save.ts';
 
 /** Who works on an output: a workflow, or a process of `--local`. Stands in `owner.json`. */
@@ -140,6 +142,13 @@ async function mustExist(config: RunConfig): Promise<void> {
   if (isAbsolute(config.model)) folders.push(['model', config.model]);
   if (config.method.kind === 'lora' && config.method.initFrom)
     folders.push(['method.initFrom', config.method.initFrom]);
+  if (!isAbsolute(config.model) && !config.model.includes('/') && !presetOf(config.model)) {
+    const near = nearPresets(config.model);
+    const hint = near.length > 0 ? `; did you mean ${near.map((name) => `"${name}"`).join(' or ')}?` : '';
+    throw new ModelNotFound(
+      `model: got "${config.model}", which is no preset${hint}; write a preset (${Object.keys(MODEL_PRESETS).join(', ')}), a hub id (owner/name), or a path (./folder, ./file.gguf)`,
+    );
+  }
   for (const [field, path] of folders) {
     await access(path).catch(() => {
       throw new ModelNotFound(
@@ -186,11 +195,12 @@ async function claim(config: RunConfig, identity: Identity, request: ResolveRunI
     const output = attempt === 1 ? config.output : `${config.output}-${attempt}`;
     const owner = await readOwner(output);
     const mine = owner?.workflowId === request.workflowId && owner.runId === request.runId;
+    const isSameRun = owner?.configHash === identity.configHash && owner.dataSha256 === identity.dataSha256;
     if (owner && !mine) {
       if (config.ifExists === 'new') continue;
       await mayContinue(config, output, owner, identity, request);
     }
-    const lineage = owner?.lineage ?? request.runId;
+    const lineage = owner && (mine || isSameRun) ? owner.lineage : request.runId;
     const run = owner ? await readRun(output) : null;
     await takeOver(output, { ...identity, lineage }, request);
     return { output, lineage, finished: run && !mine ? run.result : null };
@@ -216,11 +226,17 @@ async function mayContinue(
     ...(owner.configHash === identity.configHash ? [] : ['config']),
     ...(owner.dataSha256 === identity.dataSha256 ? [] : ['data']),
   ];
-  if (changed.length > 0) {
+  if (changed.length > 0 && (await holdsTraining(output))) {
     throw new OutputInUse(
       `output: ${output} holds a run of another ${changed.join(' and ')}, which cannot be continued; ${advice}`,
     );
   }
+}
+
+/** Whether anything was trained here. A run that failed before that (a mistyped path, say) may be corrected in place. */
+async function holdsTraining(output: string): Promise<boolean> {
+  const names = await readdir(output).catch((): string[] => []);
+  return names.includes('checkpoints') || names.includes(RUN_FILE);
 }
 
 async function takeOver(

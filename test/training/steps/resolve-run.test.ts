@@ -42,13 +42,26 @@ describe('resolveRun', () => {
   });
 
   it('continues an unfinished output under the same lineage, by the same config and data only', async () => {
-    await resolveRun(request(config));
+    await mkdir((await resolveRun(request(config))).output + '/checkpoints');
     const again = await resolveRun(request(config, { runId: 'second' }));
     expect(again.lineage).toBe('first');
     const other = { ...config, training: { epochs: 9 } };
     await expect(resolveRun(request(other, { runId: 'third' }))).rejects.toThrow(/another config/);
     await writeFile(join(home, 'pairs.csv'), 'prompt,chosen,rejected\na,b,d\n');
     await expect(resolveRun(request(config, { runId: 'fourth' }))).rejects.toThrow(/another data/);
+  });
+
+  it('lets a run that failed before any training be corrected in place, under a lineage of its own', async () => {
+    await resolveRun(request(config));
+    const corrected = await resolveRun(request({ ...config, training: { epochs: 9 } }, { runId: 'second' }));
+    expect(corrected.lineage).toBe('second');
+  });
+
+  it('takes a bare name as a preset or nothing', async () => {
+    const start = (model: string): Promise<unknown> => resolveRun(request({ ...config, model }));
+    await expect(start('smolm2-135m-instruct')).rejects.toThrow(/no preset; did you mean "smollm2-135m-instruct"/);
+    await mkdir(join(home, 'tiny'));
+    await expect(start('tiny')).rejects.toThrow(/a path \(\.\/folder/);
   });
 
   it('does not count output, limits and ifExists as another config', async () => {
