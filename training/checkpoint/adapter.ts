@@ -22,6 +22,7 @@ export type AdapterShape = Pick<LoraMethod, 'rank' | 'alpha' | 'rsLora' | 'targe
 
 const WEIGHTS_FILE = 'adapter_model.safetensors';
 const CONFIG_FILE = 'adapter_config.json';
+const BASE_SHA256 = 'base_sha256';
 
 /** The PEFT release whose format the files have. */
 const PEFT_VERSION = '0.21.2';
@@ -81,10 +82,16 @@ const KNOWN_INITS: unknown[] = [undefined, null, true, false, 'gaussian', 'eva',
 
 /** Writes an adapter folder that PEFT loads.
  *  @param state - trained tensors under PEFT's names
- *  @param baseName - folder or hub id written as base_model_name_or_path */
+ *  @param baseName - folder or hub id written as base_model_name_or_path
+ *  @param baseSha256 - digest of the base's weights, kept in the file's metadata (PEFT passes over it) */
 export async function saveAdapter(
   folder: string,
-  { state, method, baseName }: { state: Pick<TrainState, 'weights'>; method: LoraMethod; baseName: string },
+  {
+    state,
+    method,
+    baseName,
+    baseSha256,
+  }: { state: Pick<TrainState, 'weights'>; method: LoraMethod; baseName: string; baseSha256?: string },
 ): Promise<void> {
   const shape = method.initFrom === null ? method : { ...method, ...(await readAdapterShape(method.initFrom)) };
   const config: Record<string, unknown> = {
@@ -105,9 +112,20 @@ export async function saveAdapter(
   await writeSafetensors(
     join(folder, WEIGHTS_FILE),
     Object.entries(state.weights).map(([name, { shape: dims, data }]) => ({ name, dtype: 'F32', shape: dims, data })),
-    { format: 'pt' },
+    { format: 'pt', ...(baseSha256 === undefined ? {} : { [BASE_SHA256]: baseSha256 }) },
   );
   await writeFileAtomic(join(folder, CONFIG_FILE), `${JSON.stringify(sorted, null, 2)}\n`);
+}
+
+/** Refuses an adapter that was trained on other base weights; one that does not say (PEFT's own) passes.
+ *  @throws ModelInvalid with both digests */
+export async function mustFitBase(folder: string, baseSha256: string): Promise<void> {
+  const { metadata } = await openSafetensors(join(folder, WEIGHTS_FILE));
+  const trainedOn = metadata[BASE_SHA256];
+  if (trainedOn === undefined || trainedOn === baseSha256) return;
+  throw new ModelInvalid(
+    `${folder}: this adapter was trained on other base weights (sha256 ${trainedOn.slice(0, 12)}) than the run's model (${baseSha256.slice(0, 12)}); give the model it was trained on, or start without method.initFrom`,
+  );
 }
 
 /** Last parts of the adapted modules' names, as PEFT writes them. */

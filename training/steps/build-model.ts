@@ -7,7 +7,7 @@ import { constrainedMemory } from 'node:process';
 import type { RunConfig } from '../../shared/config.ts';
 import { ConfigInvalid, EnvironmentIncomplete, InsufficientMemory, ModelInvalid } from '../../shared/errors.ts';
 import type { ArtifactRef, EngineFingerprint, ModelRef, TokensRef } from '../../shared/records.ts';
-import { adapterTensors, readAdapterShape } from '../checkpoint/adapter.ts';
+import { adapterTensors, mustFitBase, readAdapterShape } from '../checkpoint/adapter.ts';
 import { createTensorDigest } from '../checkpoint/digest.ts';
 import { readTokens } from '../data/split-files.ts';
 import { resolveBase, type ResolveOptions } from '../hub/resolve.ts';
@@ -57,10 +57,13 @@ export async function buildModel(input: BuildModelInput): Promise<ModelRef> {
   const size = { parameters, trainable, rank, method: config.method.kind, longest: lengths.longest };
   const microBatch = chooseMicroBatch(config, size, weights.config, lengths.mean, engine);
   const memoryEstimateBytes = checkMemory(weights.config, { ...size, microBatch }, engine);
+  const weightsSha256 = await digestWeights(base.folder, weights, input);
+  const { method } = config;
+  if (method.kind === 'lora' && method.initFrom !== null) await mustFitBase(method.initFrom, weightsSha256);
   return {
     folder: base.folder,
     source: base.source,
-    weightsSha256: await digestWeights(base.folder, weights, input),
+    weightsSha256,
     modelType: weights.config.model_type,
     parameters,
     trainable,

@@ -96,7 +96,10 @@ async function mustHaveTrainerState(output: string): Promise<void> {
 async function saveWeights(folder: string, { run, model }: RunOutcome, state: TrainState): Promise<void> {
   const { method } = run.config;
   await mkdir(folder, { recursive: true });
-  if (method.kind === 'lora') return saveAdapter(folder, { state, method, baseName: model.folder });
+  if (method.kind === 'lora') {
+    const baseSha256 = model.weightsSha256;
+    return saveAdapter(folder, { state, method, baseName: model.folder, baseSha256 });
+  }
   const tensors = Object.entries(state.weights).map(([name, { shape, data }]) => ({
     name,
     dtype: 'F32' as const,

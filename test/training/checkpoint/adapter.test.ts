@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { loadAdapter, readAdapterShape, saveAdapter } from '../../../training/checkpoint/adapter.ts';
+import { loadAdapter, readAdapterShape, saveAdapter, mustFitBase } from '../../../training/checkpoint/adapter.ts';
 import { openSafetensors, writeSafetensors } from '../../../training/checkpoint/safetensors.ts';
 import { readModelConfig, type ModelConfig } from '../../../training/model/config.ts';
 import { loraMethod } from '../../helpers/parity.ts';
@@ -81,6 +81,22 @@ describe("an adapter in PEFT's format", () => {
     });
     const file = await openSafetensors(join(folder, 'adapter_model.safetensors'));
     expect(file.metadata).toEqual({ format: 'pt' });
+  });
+
+  it('is refused for a base other than the one it was trained on, where it says which', async () => {
+    const { weights } = await loadAdapter(PEFT_ADAPTER, config);
+    const [trainedOn, other] = ['a'.repeat(64), 'b'.repeat(64)];
+    await saveAdapter(folder, {
+      state: { weights },
+      method: loraMethod({ rank: 4 }),
+      baseName: 'b',
+      baseSha256: trainedOn,
+    });
+    await mustFitBase(folder, trainedOn);
+    await mustFitBase(PEFT_ADAPTER, other);
+    await expect(mustFitBase(folder, other)).rejects.toThrow(
+      /other base weights \(sha256 aaaaaaaaaaaa\).*bbbbbbbbbbbb/,
+    );
   });
 
   it('writes every field that PEFT writes for LoRA, but those of later extensions', async () => {
