@@ -2,6 +2,7 @@
  * `./orpo dev`: a Temporal server with its UI and all workers on this machine, until Ctrl-C. Its database stands beside
  * the runs, and quickstart writes into the same one, so that its run is in the UI.
  */
+import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
 import { EnvironmentIncomplete } from '../shared/errors.ts';
 import { EXIT, say } from './output.ts';
@@ -11,6 +12,8 @@ import { startStack } from './stack.ts';
 
 const PORT = 7233;
 const UI_PORT = 8233;
+/** A worker that ends more often than this has a reason that another start does not mend. */
+const MOST_DEATHS = 5;
 
 /** Where dev, quickstart and their logs live below a home folder. */
 export function serverFiles(home: string): { database: string; logFile: string; workerLog: string } {
@@ -39,10 +42,20 @@ export async function dev(): Promise<number> {
   say(`workers          all roles (process ${stack.worker.pid}); log ${serverFiles(home).workerLog}`);
   say('start a run      ./orpo train examples/quickstart.json      (in another terminal)');
   say('Ctrl-C stops all; running training writes a checkpoint first and goes on at the next ./orpo dev');
-  const died = await untilSignalOr(stack.worker);
-  say(died ? 'the worker ended; stopping the server' : 'stopping …');
+  const stopped = untilSignal();
+  for (let deaths = 0; await Promise.race([stopped.then(() => false), ended(stack.worker)]);) {
+    deaths++;
+    if (deaths > MOST_DEATHS) {
+      await stack.stop();
+      throw new EnvironmentIncomplete(
+        `worker: ended ${deaths} times; its log: ${serverFiles(home).workerLog}. Runs go on at the next ./orpo dev`,
+      );
+    }
+    say(`the worker ended unexpectedly; starting another (its log: ${serverFiles(home).workerLog})`);
+    await stack.restartWorker();
+  }
+  say('stopping …');
   await stack.stop();
-  if (died) throw new EnvironmentIncomplete(`worker: ended unexpectedly; its log: ${serverFiles(home).workerLog}`);
   return EXIT.completed;
 }
 
@@ -53,10 +66,13 @@ async function requireFree(port: number, what: string): Promise<void> {
   );
 }
 
-/** @returns true when the worker ended by itself */
-function untilSignalOr(worker: { once(event: 'exit', listener: () => void): unknown }): Promise<boolean> {
+function untilSignal(): Promise<void> {
   return new Promise((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(false));
-    worker.once('exit', () => resolve(true));
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
   });
+}
+
+/** Resolves to true when a process has ended by itself. */
+function ended(worker: ChildProcess): Promise<true> {
+  return new Promise((resolve) => worker.once('exit', () => resolve(true)));
 }

@@ -19,6 +19,8 @@ const WORKER_STOP_MS = 130_000;
 export interface Stack {
   server: DevServer;
   worker: ChildProcess;
+  /** Starts a worker in the place of one that ended. */
+  restartWorker(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -31,15 +33,20 @@ export interface StackOptions extends DevServerOptions {
 export async function startStack(options: StackOptions): Promise<Stack> {
   const server = await startServer(options);
   try {
-    const worker = await startWorker({ address: server.address, home: options.home, logFile: options.workerLog });
-    return {
+    const start = (): Promise<ChildProcess> =>
+      startWorker({ address: server.address, home: options.home, logFile: options.workerLog });
+    const stack: Stack = {
       server,
-      worker,
+      worker: await start(),
+      restartWorker: async () => {
+        stack.worker = await start();
+      },
       stop: async () => {
-        await stopProcess(worker, WORKER_STOP_MS);
+        await stopProcess(stack.worker, WORKER_STOP_MS);
         await server.stop();
       },
     };
+    return stack;
   } catch (error) {
     await server.stop();
     throw error;
