@@ -33,16 +33,16 @@ ARG ENGINE=cpu
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 python3-pip \
     && rm -rf /var/lib/apt/lists/* \
-    && mkdir -p /opt/durable-orpo/models /work/runs /work/data \
-    && chown node:node /opt/durable-orpo/models /work /work/runs
+    && mkdir -p /opt/durable-orpo/models /srv/orpo/runs /srv/orpo/data \
+    && chown node:node /opt/durable-orpo/models /srv/orpo /srv/orpo/runs
 COPY --from=build /opt/durable-orpo/engine /opt/durable-orpo/engine
 COPY --from=build /app /app
 COPY LICENSE /app/
 ENV NODE_ENV=production \
     ORPO_CACHE=/opt/durable-orpo \
     ORPO_ENGINE=${ENGINE} \
-    ORPO_HOME=/work \
-    ORPO_ROOT=/work \
+    ORPO_HOME=/srv/orpo \
+    ORPO_ROOT=/srv/orpo \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /app
 # Debian's node user, by number for hosts that check it.
